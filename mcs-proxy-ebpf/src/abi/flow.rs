@@ -1,0 +1,158 @@
+//! What is remembered about a flow, on the way to its backend and on the way back.
+
+use super::{Address, Port};
+
+/// Key of the flow maps. In `flows` and `transient` the peer is the VIP that the client called; in `replies` and
+/// `transient_replies` it is the backend that answers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    pub client: Address,
+    pub peer: Address,
+    pub client_port: Port,
+    pub peer_port: Port,
+    pub protocol: u8,
+    pad: [u8; 3],
+}
+
+impl Tuple {
+    #[inline(always)]
+    pub const fn new(
+        client: Address,
+        client_port: Port,
+        peer: Address,
+        peer_port: Port,
+        protocol: u8,
+    ) -> Self {
+        Self { client, peer, client_port, peer_port, protocol, pad: [0; 3] }
+    }
+}
+
+/// Flows are dated in ticks: `jiffies64 >> TICK_SHIFT`, truncated to 32 bits. Jiffies cost a load where the clock
+/// helpers cost 20 ns or more; the shift makes the 32 bits last for years. `CONFIG_HZ >> TICK_SHIFT` ticks are
+/// about a second.
+pub const TICK_SHIFT: u32 = 6;
+
+/// Value of `flows` and `transient`. It repeats the VIP and the client's port: the kernel reuses freed hash
+/// elements at once, so a value that was looked up may become another flow's, and a mismatch reads as a miss.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    pub backend: Address,
+    pub vip: Address,
+    pub backend_port: Port,
+    pub vip_port: Port,
+    pub client_port: Port,
+    pub protocol: u8,
+    /// A [`FlowState`].
+    pub state: u8,
+    pub backend_id: u32,
+    pub generation: u32,
+    /// Index of the interface (in the node's network namespace) whose pod opened the flow.
+    pub interface: u32,
+    /// TCP: the sequence number of the SYN that opened the flow, network byte order. A SYN with another one opens a
+    /// new connection, a SYN with this one is a retransmit.
+    pub isn: u32,
+    /// Index into `cursors` and `service_counters`.
+    pub service: u32,
+    /// Ticks at the last packet seen, renewed about once a second.
+    pub last_seen: u32,
+}
+
+/// Value of `replies` and `transient_replies`. It repeats the backend and the client's port, as [`Flow`] does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub vip: Address,
+    pub backend: Address,
+    pub vip_port: Port,
+    pub backend_port: Port,
+    pub client_port: Port,
+    pub protocol: u8,
+    /// A [`FlowState`].
+    pub state: u8,
+    pub backend_id: u32,
+    pub service: u32,
+    /// As in [`Flow`]. A reply on any other interface is not this flow's.
+    pub interface: u32,
+    pub last_seen: u32,
+}
+
+/// How far a flow has come.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FlowState {
+    /// The backend has not answered yet.
+    New = 0,
+    Established = 1,
+    /// A FIN or RST has passed, in either direction.
+    Closing = 2,
+}
+
+impl FlowState {
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::New),
+            1 => Some(Self::Established),
+            2 => Some(Self::Closing),
+            _ => None,
+        }
+    }
+}
+
+/// Key of `affinity`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AffinityKey {
+    pub client: Address,
+    pub service: u32,
+    pad: u32,
+}
+
+impl AffinityKey {
+    #[inline(always)]
+    pub const fn new(service: u32, client: Address) -> Self {
+        Self { client, service, pad: 0 }
+    }
+}
+
+/// Value of `affinity`: where this client's last flow went.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    pub backend_id: u32,
+    pub generation: u32,
+    /// Ticks at the last new flow.
+    pub last_used: u32,
+    pub pad: u32,
+}
+
+/// Key of `fragments`: what names a fragmented datagram (RFC 791 section 3.2, RFC 8200 section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentKey {
+    pub source: Address,
+    pub destination: Address,
+    /// Identification, network byte order; IPv4's 16 bits in the lower half.
+    pub identification: u32,
+    pub protocol: u8,
+    pub pad: [u8; 3],
+}
+
+/// Value of `fragments`: what the first fragment was translated to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// The new destination on the way from the pod, the new source on the way to it.
+    pub address: Address,
+    pub interface: u32,
+    /// Ticks when the first fragment passed.
+    pub seen: u32,
+}
+
+const _: () = assert!(size_of::<Tuple>() == 40);
+const _: () = assert!(size_of::<Flow>() == 64);
+const _: () = assert!(size_of::<Reply>() == 56);
+const _: () = assert!(size_of::<AffinityKey>() == 24 && size_of::<Affinity>() == 16);
+const _: () = assert!(size_of::<FragmentKey>() == 40 && size_of::<Fragment>() == 24);

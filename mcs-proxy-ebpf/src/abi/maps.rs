@@ -1,0 +1,112 @@
+//! The maps by name, and how large they are.
+
+/// Every map of the contract; the name is that of its pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MapName {
+    Hot,
+    Services,
+    Frontends,
+    Backends,
+    BackendState,
+    Cursors,
+    Flows,
+    Replies,
+    Transient,
+    TransientReplies,
+    Affinity,
+    Fragments,
+    ServiceCounters,
+    BackendCounters,
+    Verdicts,
+    Events,
+}
+
+impl MapName {
+    pub const ALL: [Self; 16] = [
+        Self::Hot,
+        Self::Services,
+        Self::Frontends,
+        Self::Backends,
+        Self::BackendState,
+        Self::Cursors,
+        Self::Flows,
+        Self::Replies,
+        Self::Transient,
+        Self::TransientReplies,
+        Self::Affinity,
+        Self::Fragments,
+        Self::ServiceCounters,
+        Self::BackendCounters,
+        Self::Verdicts,
+        Self::Events,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Services => "services",
+            Self::Frontends => "frontends",
+            Self::Backends => "backends",
+            Self::BackendState => "backend_state",
+            Self::Cursors => "cursors",
+            Self::Flows => "flows",
+            Self::Replies => "replies",
+            Self::Transient => "transient",
+            Self::TransientReplies => "transient_replies",
+            Self::Affinity => "affinity",
+            Self::Fragments => "fragments",
+            Self::ServiceCounters => "service_counters",
+            Self::BackendCounters => "backend_counters",
+            Self::Verdicts => "verdicts",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// Entries that the maps are made with; each is a flag of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapSizes {
+    /// `services`, `frontends`; service ids (`cursors`, `service_counters`) are as many.
+    pub frontends: u32,
+    /// `backends`: headers and slots together. Element 0 is never used.
+    pub elements: u32,
+    /// Backend ids: `backend_state`, `backend_counters`. Id 0 is never used.
+    pub backend_ids: u32,
+    /// `flows`, `replies`.
+    pub flows: u32,
+    /// `transient`, `transient_replies`.
+    pub transient: u32,
+    pub affinity: u32,
+    pub fragments: u32,
+}
+
+impl MapSizes {
+    pub const DEFAULT: Self = Self {
+        frontends: 65_536,
+        elements: 524_288,
+        backend_ids: 262_144,
+        flows: 524_288,
+        transient: 65_536,
+        affinity: 65_536,
+        fragments: 8_192,
+    };
+
+    #[must_use]
+    pub const fn of(&self, map: MapName) -> u32 {
+        match map {
+            MapName::Hot => super::HOT_WORDS,
+            MapName::Services | MapName::Frontends | MapName::Cursors | MapName::ServiceCounters => {
+                self.frontends
+            }
+            MapName::Backends => self.elements,
+            MapName::BackendState | MapName::BackendCounters => self.backend_ids,
+            MapName::Flows | MapName::Replies => self.flows,
+            MapName::Transient | MapName::TransientReplies => self.transient,
+            MapName::Affinity => self.affinity,
+            MapName::Fragments => self.fragments,
+            MapName::Verdicts => super::VERDICTS,
+            MapName::Events => 1 << 18,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the programs decide about a packet. Each verdict has one action and one counter (`verdicts`, by number).
+
+/// Why a packet went on as it was, was translated, or was dropped.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// Nothing of ours concerns the address.
+    NotOurs = 0,
+    /// Neither plain IPv4 nor plain IPv6: ARP, VLAN and the like.
+    NotIp = 1,
+    /// Headers that are cut short or contradict themselves.
+    Malformed = 2,
+    /// IP of a kind that is not translated: options, extension headers, fragments, other transports.
+    Unsupported = 3,
+    /// From a pod: the address shares a bit with a VIP of ours, or another port of it was called.
+    NoService = 4,
+    /// From a pod: a TCP packet to a frontend of ours, of a connection that is not. What is beneath us has it.
+    UnknownConnection = 5,
+    /// From a pod: the frontend has no backend to offer.
+    NoBackend = 6,
+    /// From a pod: the wire tuple that the flow would use belongs to another flow.
+    TupleTaken = 7,
+    /// From a pod: the flow maps are full.
+    FlowsFull = 8,
+    /// From a pod: what the maps say makes no sense, such as an extent out of range.
+    Corrupt = 9,
+    /// From a pod: a new flow, translated.
+    NewFlow = 10,
+    /// From a pod: a known flow, translated.
+    Forwarded = 11,
+    /// To a pod: the address shares a bit with a backend of ours, or the backend speaks for itself.
+    NoFlow = 12,
+    /// To a pod: an answer to a flow that another interface's pod opened.
+    OtherInterface = 13,
+    /// To a pod: an answer, translated.
+    Replied = 14,
+    /// The kernel refused to change the packet, which may be half changed: dropped.
+    RewriteFailed = 15,
+}
+
+/// How many verdicts there are: the size of the map.
+pub const VERDICTS: u32 = 16;
+
+/// What becomes of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// On to the next program, changed or not.
+    Next,
+    Drop,
+}
+
+impl Verdict {
+    pub const ALL: [Self; VERDICTS as usize] = [
+        Self::NotOurs,
+        Self::NotIp,
+        Self::Malformed,
+        Self::Unsupported,
+        Self::NoService,
+        Self::UnknownConnection,
+        Self::NoBackend,
+        Self::TupleTaken,
+        Self::FlowsFull,
+        Self::Corrupt,
+        Self::NewFlow,
+        Self::Forwarded,
+        Self::NoFlow,
+        Self::OtherInterface,
+        Self::Replied,
+        Self::RewriteFailed,
+    ];
+
+    #[inline(always)]
+    pub const fn action(self) -> Action {
+        match self {
+            Self::NotOurs
+            | Self::NotIp
+            | Self::Malformed
+            | Self::Unsupported
+            | Self::NoService
+            | Self::UnknownConnection
+            | Self::NoBackend
+            | Self::TupleTaken
+            | Self::FlowsFull
+            | Self::Corrupt
+            | Self::NewFlow
+            | Self::Forwarded
+            | Self::NoFlow
+            | Self::OtherInterface
+            | Self::Replied => Action::Next,
+            Self::RewriteFailed => Action::Drop,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verdict_has_a_counter_of_its_own() {
+        for (index, verdict) in Verdict::ALL.into_iter().enumerate() {
+            assert_eq!(verdict as usize, index);
+        }
+    }
+}

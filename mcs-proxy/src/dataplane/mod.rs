@@ -1,0 +1,52 @@
+//! The maps, and how they change.
+//!
+//! [`Table`](table::Table) knows what the maps hold and turns a new [`Desired`](crate::desired::Desired) into one
+//! [`Transaction`]: an ordered list of [`Operation`]s, each of which leaves the maps consistent for the programs
+//! that read them meanwhile. A [`Dataplane`] carries it out: the kernel's maps in production, a stateful fake in
+//! unit tests.
+
+use mcs_proxy_ebpf::abi::{BackendState, Element, ServiceKey};
+
+/// One step of a change. Steps are carried out in order and none is undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Write elements of `backends` that no frontend points to.
+    WriteExtent { first: u32, elements: Vec<Element> },
+    /// Make a frontend point to the extent whose header is element `extent`; 0: to nothing. One 8-byte store.
+    Publish { frontend: u32, extent: u32 },
+    /// Enter a VIP, port and protocol. The frontend is already published.
+    InsertService { key: ServiceKey, frontend: u32 },
+    /// Take one out. Programs may still use the frontend until a grace period is over.
+    RemoveService { key: ServiceKey },
+    /// Say whether a backend is live.
+    SetBackendState { backend: u32, state: BackendState },
+    /// Set one word of `hot`.
+    SetHot { word: u32, bits: u64 },
+    /// Start a service id's counters and cursor from zero, before its first use.
+    ResetService { service: u32 },
+    /// Start a backend id's counters from zero, before its first use.
+    ResetBackend { backend: u32 },
+    /// Wait until no program runs that began before this step. After it, what earlier steps let go of may be used
+    /// again: the kernel reuses freed hash elements at once, and a program may hold on to what it has looked up.
+    GracePeriod,
+}
+
+/// A change of the maps.
+pub type Transaction = Vec<Operation>;
+
+/// Something that holds the maps.
+pub trait Dataplane {
+    /// Carries out the operations in order; stops at the first that fails, which the error names.
+    fn run(&mut self, transaction: &[Operation]) -> Result<(), DataplaneError>;
+}
+
+/// An operation failed. Nothing after it was done; nothing before it was undone, and every prefix of a transaction
+/// leaves the maps consistent.
+#[derive(Debug, thiserror::Error)]
+#[error("map `{map}`: {action}: {source}")]
+pub struct DataplaneError {
+    pub map: &'static str,
+    /// What was attempted, with the key or index.
+    pub action: String,
+    pub source: std::io::Error,
+}

@@ -1,0 +1,87 @@
+//! What the maps should hold: a pure function of the model and the node.
+
+use crate::model::{NamespacedName, SourceCluster};
+use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+/// Every frontend that should exist, by what a client calls.
+pub type Desired = BTreeMap<FrontendKey, Frontend>;
+
+/// What a client calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrontendKey {
+    pub vip: IpAddr,
+    pub port: u16,
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for FrontendKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
+        };
+        write!(formatter, "{protocol} {}", SocketAddr::new(self.vip, self.port))
+    }
+}
+
+/// One port of one Service on one VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frontend {
+    pub service: NamespacedName,
+    pub port_name: String,
+    pub algorithm: Algorithm,
+    /// Where new flows go, in the order of the wheel; an address may have several slots.
+    pub slots: Vec<SocketAddr>,
+    /// Not in the slots, but flows that are there may stay: serving, yet terminating or not preferred.
+    pub serving: Vec<SocketAddr>,
+    /// Every endpoint that the Service's slices list for this port, with what was decided and why.
+    pub endpoints: Vec<JudgedEndpoint>,
+}
+
+/// An endpoint and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgedEndpoint {
+    pub address: SocketAddr,
+    pub source: SourceCluster,
+    /// Name of the slice that lists it.
+    pub slice: String,
+    pub verdict: EndpointVerdict,
+}
+
+/// Whether an endpoint takes new flows, and if not, why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointVerdict {
+    /// Takes new flows.
+    Used,
+    /// No endpoint is ready, and this one serves while it terminates: takes new flows.
+    UsedTerminating,
+    /// `conditions.ready` is false.
+    NotReady,
+    /// `conditions.terminating` is true, and others are ready.
+    Terminating,
+    /// Another slice lists the same address and port, and that one counts.
+    Duplicate,
+    /// Not an address that a pod can have (loopback, link-local, multicast, unspecified …), or port 0.
+    Rejected,
+}
+
+impl EndpointVerdict {
+    /// In the words that `mcs-proxy services` prints.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::UsedTerminating => "used (terminating)",
+            Self::NotReady => "not ready",
+            Self::Terminating => "terminating",
+            Self::Duplicate => "duplicate",
+            Self::Rejected => "rejected address",
+        }
+    }
+}

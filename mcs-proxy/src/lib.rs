@@ -1,0 +1,13 @@
+//! mcs-proxy in user space: from Kubernetes objects to the maps of the eBPF programs, and back to people.
+//!
+//! ```text
+//! source ──Event──▶ model ──▶ desired ──▶ dataplane ──▶ maps
+//! ```
+//!
+//! [`model`] and [`desired`] do no I/O. [`dataplane`] alone writes the maps, from a single task ([`daemon`]); the
+//! only `unsafe` code is in `dataplane/sys.rs`.
+
+pub mod dataplane;
+pub mod desired;
+pub mod model;
+pub mod source;

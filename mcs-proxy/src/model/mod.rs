@@ -1,0 +1,30 @@
+//! Services and EndpointSlices as mcs-proxy understands them: decoded, typed, without I/O.
+
+mod problem;
+mod service;
+mod slice;
+
+pub use problem::{ObjectKind, ObjectRef, Problem};
+pub use service::{OptIn, Service, ServicePort, SessionAffinity};
+pub use slice::{Endpoint, EndpointSlice, SlicePort, SourceCluster};
+
+use std::fmt;
+
+/// Namespace and name, which is how everything in a cluster is told apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespacedName {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl NamespacedName {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}

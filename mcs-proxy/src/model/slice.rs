@@ -1,0 +1,62 @@
+use super::NamespacedName;
+use mcs_proxy_ebpf::abi::Protocol;
+use std::{fmt, net::IpAddr};
+
+/// An EndpointSlice of addresses (FQDN slices are not kept), local or imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    pub key: NamespacedName,
+    /// Name of the Service it belongs to, in the same namespace: label `kubernetes.io/service-name`.
+    pub service: String,
+    pub source: SourceCluster,
+    /// `null` in a placeholder of Karmada's: then empty.
+    pub ports: Vec<SlicePort>,
+    /// `null` in a placeholder of Karmada's: then empty.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// The cluster whose pods a slice names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceCluster {
+    Local,
+    Remote(String),
+    /// Imported, but the importer does not say from where.
+    Unknown,
+}
+
+impl fmt::Display for SourceCluster {
+    /// As `services` prints it; the caller puts this cluster's own name for `Local`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Local => "local",
+            Self::Remote(name) => name,
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// `null` is the empty name.
+    pub name: String,
+    /// `null` is TCP.
+    pub protocol: Protocol,
+    /// The target's port, resolved.
+    pub port: u16,
+}
+
+/// One endpoint: the first of its `addresses`, as kube-proxy reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: IpAddr,
+    /// `null` is true.
+    pub ready: bool,
+    /// `null` is true.
+    pub serving: bool,
+    /// `null` is false.
+    pub terminating: bool,
+    /// Names an object of the *source* cluster. Never compare it with this node's unless the slice is local.
+    pub node_name: Option<String>,
+    /// As `node_name`.
+    pub zone: Option<String>,
+}
