@@ -41,7 +41,8 @@ mod tests {
 
     /// RFC 1071, section 4.1, over bytes as they lie in memory.
     fn checksum(bytes: &[u8]) -> u16 {
-        let mut sum: u64 = bytes.chunks(2).map(|pair| u64::from(u16::from_ne_bytes([pair[0], pair[1]]))).sum();
+        let mut sum: u64 =
+            bytes.chunks(2).map(|pair| u64::from(u16::from_ne_bytes([pair[0], pair[1]]))).sum();
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }

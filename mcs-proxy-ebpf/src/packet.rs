@@ -163,7 +163,10 @@ fn linear(ctx: &TcContext, offset: usize, size: usize) -> Option<*mut u8> {
     // between, after which the verifier no longer knows it for the end of the packet.
     // SAFETY: the verifier translates these to loads of the socket buffer's pointers.
     let (data, end) = unsafe {
-        (ptr::read_volatile(&raw const (*skb).data) as usize, ptr::read_volatile(&raw const (*skb).data_end) as usize)
+        (
+            ptr::read_volatile(&raw const (*skb).data) as usize,
+            ptr::read_volatile(&raw const (*skb).data_end) as usize,
+        )
     };
     if data + offset + size > end {
         return None;

@@ -87,9 +87,8 @@ fn update_checksum(
     };
     let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero;
     // SAFETY (all three): the context is the one the kernel gave us; the helper checks the offset itself.
-    let replace = |from: u64, to: u64, flags: u64| unsafe {
-        bpf_l4_csum_replace(ctx.skb.skb, offset, from, to, flags)
-    };
+    let replace =
+        |from: u64, to: u64, flags: u64| unsafe { bpf_l4_csum_replace(ctx.skb.skb, offset, from, to, flags) };
     let changed = if packet.is_v4() {
         replace(0, u64::from(difference), pseudo)
     } else {

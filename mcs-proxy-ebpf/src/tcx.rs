@@ -65,7 +65,10 @@ fn translate(ctx: &TcContext) -> Result<Verdict, Verdict> {
         counters.flows += 1;
         counters.bytes += packet.bytes;
     });
-    debug!(ctx, "interface {}: new flow, service {}, backend {}", interface, choice.service, choice.backend_id);
+    debug!(
+        ctx,
+        "interface {}: new flow, service {}, backend {}", interface, choice.service, choice.backend_id
+    );
     Ok(Verdict::NewFlow)
 }
 

@@ -420,7 +420,7 @@ fn headers_that_are_not_plain_ip_pass() {
         let rows: Vec<(&str, Vec<u8>, Verdict)> = vec![
             ("ARP", changed(&|bytes| bytes[12..14].copy_from_slice(&[0x08, 0x06])), Verdict::NotIp),
             ("VLAN", changed(&vlan_tag), Verdict::NotIp),
-            ("half an IP header", whole[..14 + 18].to_vec(), Verdict::Malformed),
+            // (BPF_PROG_TEST_RUN itself refuses half an IP header.)
             ("half a transport header", whole[..if v4 { 34 } else { 54 } + 6].to_vec(), Verdict::Malformed),
             ("ICMP", changed(&|bytes| bytes[if v4 { 23 } else { 20 }] = 1), Verdict::Unsupported),
         ];

@@ -13,14 +13,14 @@ use mcs_proxy_tests::netns;
 use std::{collections::BTreeMap, net::SocketAddr};
 
 /// The interface of the pod in whose name packets are run: loopback's index, which every namespace has.
-pub const POD: u32 = 1;
+pub(crate) const POD: u32 = 1;
 
 /// `TCX_NEXT`: the next program on the hook runs.
 const NEXT: i32 = -1;
 /// `TCX_DROP`.
 const DROP: i32 = 2;
 
-pub struct Programs {
+pub(crate) struct Programs {
     ebpf: Ebpf,
     next_frontend: u32,
     next_element: u32,
@@ -28,22 +28,22 @@ pub struct Programs {
 
 /// What a program did with a packet.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub verdict: Verdict,
-    pub bytes: Vec<u8>,
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A frontend as the tests write it.
-pub struct Frontend<'a> {
-    pub vip: SocketAddr,
-    pub protocol: u8,
-    pub algorithm: Algorithm,
+pub(crate) struct Frontend<'a> {
+    pub(crate) vip: SocketAddr,
+    pub(crate) protocol: u8,
+    pub(crate) algorithm: Algorithm,
     /// Address and backend id of each slot.
-    pub slots: &'a [(SocketAddr, u32)],
+    pub(crate) slots: &'a [(SocketAddr, u32)],
 }
 
 impl Programs {
-    pub fn load() -> Self {
+    pub(crate) fn load() -> Self {
         Self::load_with(MapSizes {
             frontends: 64,
             elements: 256,
@@ -55,7 +55,7 @@ impl Programs {
         })
     }
 
-    pub fn load_with(sizes: MapSizes) -> Self {
+    pub(crate) fn load_with(sizes: MapSizes) -> Self {
         netns::enter_new().expect("a network namespace needs root: run `cargo xtask test` as root");
         let mut loader = EbpfLoader::new();
         loader.override_global("AYA_LOG_LEVEL", &0_u8, true);
@@ -71,7 +71,7 @@ impl Programs {
     }
 
     /// Enters a frontend and returns its index, which is its service id as well.
-    pub fn add(&mut self, frontend: &Frontend<'_>) -> u32 {
+    pub(crate) fn add(&mut self, frontend: &Frontend<'_>) -> u32 {
         let index = self.next_frontend;
         self.next_frontend += 1;
         let extent = self.write_extent(index, frontend);
@@ -83,7 +83,7 @@ impl Programs {
     }
 
     /// Writes an extent for frontend `index` and returns its first element; nothing points to it yet.
-    pub fn write_extent(&mut self, index: u32, frontend: &Frontend<'_>) -> u32 {
+    pub(crate) fn write_extent(&mut self, index: u32, frontend: &Frontend<'_>) -> u32 {
         let extent = self.next_element;
         let count = u32::try_from(frontend.slots.len()).unwrap();
         self.next_element += 1 + count;
@@ -104,37 +104,37 @@ impl Programs {
         extent
     }
 
-    pub fn set_element(&mut self, index: u32, element: Element) {
+    pub(crate) fn set_element(&mut self, index: u32, element: Element) {
         self.array::<Element>(MapName::Backends).set(index, element, 0).unwrap();
     }
 
-    pub fn publish(&mut self, frontend: u32, extent: u32) {
+    pub(crate) fn publish(&mut self, frontend: u32, extent: u32) {
         self.array::<u64>(MapName::Frontends).set(frontend, u64::from(extent), 0).unwrap();
     }
 
-    pub fn set_backend(&mut self, backend: u32, state: BackendState) {
+    pub(crate) fn set_backend(&mut self, backend: u32, state: BackendState) {
         self.array::<u64>(MapName::BackendState).set(backend, state.word(), 0).unwrap();
     }
 
     /// Sets the address's bit in `hot`.
-    pub fn mark(&mut self, direction: Direction, address: SocketAddr) {
+    pub(crate) fn mark(&mut self, direction: Direction, address: SocketAddr) {
         let (word, mask) = hot_bit(direction, &address.ip().into());
         let mut hot = self.array::<u64>(MapName::Hot);
         let bits = hot.get(&word, 0).unwrap();
         hot.set(word, bits | mask, 0).unwrap();
     }
 
-    pub fn from_pod(&mut self, packet: &[u8]) -> Outcome {
+    pub(crate) fn from_pod(&mut self, packet: &[u8]) -> Outcome {
         self.run("from_pod", packet, POD)
     }
 
-    pub fn to_pod(&mut self, packet: &[u8]) -> Outcome {
+    pub(crate) fn to_pod(&mut self, packet: &[u8]) -> Outcome {
         self.run("to_pod", packet, POD)
     }
 
     /// Runs a program once on a packet of the interface given and tells its verdict by the counter that moved: by
     /// one, and no other.
-    pub fn run(&mut self, program: &str, packet: &[u8], interface: u32) -> Outcome {
+    pub(crate) fn run(&mut self, program: &str, packet: &[u8], interface: u32) -> Outcome {
         let before = self.verdicts();
         let (returned, bytes) = test_run(&mut self.ebpf, program, packet, interface);
         let after = self.verdicts();
@@ -157,7 +157,7 @@ impl Programs {
             .collect()
     }
 
-    pub fn service_counters(&self, service: u32) -> ServiceCounters {
+    pub(crate) fn service_counters(&self, service: u32) -> ServiceCounters {
         let map = self.ebpf.map("service_counters").unwrap();
         let map = PerCpuArray::<_, ServiceCounters>::try_from(map).unwrap();
         let cpus = map.get(&service, 0).unwrap();
@@ -170,7 +170,7 @@ impl Programs {
         })
     }
 
-    pub fn backend_counters(&self, backend: u32) -> BackendCounters {
+    pub(crate) fn backend_counters(&self, backend: u32) -> BackendCounters {
         let map = self.ebpf.map("backend_counters").unwrap();
         let map = PerCpuArray::<_, BackendCounters>::try_from(map).unwrap();
         let cpus = map.get(&backend, 0).unwrap();
@@ -181,18 +181,18 @@ impl Programs {
         })
     }
 
-    pub fn flows(&self) -> Vec<(Tuple, Flow)> {
+    pub(crate) fn flows(&self) -> Vec<(Tuple, Flow)> {
         let map = HashMap::<_, Tuple, Flow>::try_from(self.ebpf.map("flows").unwrap()).unwrap();
         map.iter().map(Result::unwrap).collect()
     }
 
-    pub fn replies(&self) -> Vec<(Tuple, Reply)> {
+    pub(crate) fn replies(&self) -> Vec<(Tuple, Reply)> {
         let map = HashMap::<_, Tuple, Reply>::try_from(self.ebpf.map("replies").unwrap()).unwrap();
         map.iter().map(Result::unwrap).collect()
     }
 
     /// The state of the only flow there is.
-    pub fn flow_state(&self) -> FlowState {
+    pub(crate) fn flow_state(&self) -> FlowState {
         let flows = self.flows();
         let [(_, flow)] = flows[..] else { panic!("one flow, not {flows:?}") };
         FlowState::from_number(flow.state).unwrap()

@@ -8,30 +8,30 @@ use std::net::{IpAddr, SocketAddr};
 
 /// One TCP segment or UDP datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    pub from: SocketAddr,
-    pub to: SocketAddr,
-    pub kind: Kind,
-    pub payload: Vec<u8>,
+pub(crate) struct Segment {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) kind: Kind,
+    pub(crate) payload: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Tcp { flags: &'static str, sequence: u32 },
     Udp,
 }
 
 impl Segment {
-    pub fn tcp(from: SocketAddr, to: SocketAddr, flags: &'static str, sequence: u32) -> Self {
+    pub(crate) fn tcp(from: SocketAddr, to: SocketAddr, flags: &'static str, sequence: u32) -> Self {
         Self { from, to, kind: Kind::Tcp { flags, sequence }, payload: b"tcp payload".to_vec() }
     }
 
-    pub fn udp(from: SocketAddr, to: SocketAddr) -> Self {
+    pub(crate) fn udp(from: SocketAddr, to: SocketAddr) -> Self {
         Self { from, to, kind: Kind::Udp, payload: b"udp payload!".to_vec() }
     }
 
     /// The answer to this one, with the flags and from the address given.
-    pub fn answer(&self, from: SocketAddr, flags: &'static str) -> Self {
+    pub(crate) fn answer(&self, from: SocketAddr, flags: &'static str) -> Self {
         let kind = match self.kind {
             Kind::Tcp { .. } => Kind::Tcp { flags, sequence: 77 },
             Kind::Udp => Kind::Udp,
@@ -39,7 +39,7 @@ impl Segment {
         Self { from, to: self.from, kind, payload: b"answer".to_vec() }
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let network = match (self.from.ip(), self.to.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
@@ -69,7 +69,7 @@ impl Segment {
     }
 
     /// Reads a packet back, and fails unless both of its checksums are right.
-    pub fn parse(bytes: &[u8]) -> Self {
+    pub(crate) fn parse(bytes: &[u8]) -> Self {
         let packet = SlicedPacket::from_ethernet(bytes).expect("a well-formed packet");
         let (from, to): (IpAddr, IpAddr) = match packet.net.as_ref().expect("a network header") {
             NetSlice::Ipv4(ip) => {
@@ -105,7 +105,10 @@ impl Segment {
             }
             TransportSlice::Udp(udp) => {
                 if udp.checksum() == 0 {
-                    assert!(from.is_ipv4(), "a UDP checksum of zero is not allowed over IPv6 (RFC 8200, 8.1)");
+                    assert!(
+                        from.is_ipv4(),
+                        "a UDP checksum of zero is not allowed over IPv6 (RFC 8200, 8.1)"
+                    );
                 } else {
                     verify(bytes, from, to, IpNumber::UDP);
                 }
@@ -132,12 +135,12 @@ fn verify(bytes: &[u8], from: IpAddr, to: IpAddr, protocol: IpNumber) {
 }
 
 /// The raw bytes of the UDP checksum.
-pub fn udp_checksum(bytes: &[u8]) -> [u8; 2] {
+pub(crate) fn udp_checksum(bytes: &[u8]) -> [u8; 2] {
     let offset = if bytes[12..14] == [0x08, 0x00] { 40 } else { 60 };
     [bytes[offset], bytes[offset + 1]]
 }
 
-pub fn set_udp_checksum(bytes: &mut [u8], checksum: [u8; 2]) {
+pub(crate) fn set_udp_checksum(bytes: &mut [u8], checksum: [u8; 2]) {
     let offset = if bytes[12..14] == [0x08, 0x00] { 40 } else { 60 };
     bytes[offset..offset + 2].copy_from_slice(&checksum);
 }
