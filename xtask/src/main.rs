@@ -1,1 +1,68 @@
-fn main() {}
+//! `cargo xtask`: everything one does with this repository.
+
+mod deny;
+mod ebpf;
+mod run;
+mod setup;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use setup::Purpose;
+use std::{path::PathBuf, process::ExitCode};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Everything one does with this repository")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find or install the tools; every other task does so by itself
+    Setup {
+        /// What the tools are for
+        #[arg(long = "for", value_enum, default_value_t = Purpose::Demo)]
+        purpose: Purpose,
+    },
+    /// Build the eBPF programs alone and print the path and size of the object
+    Ebpf,
+    /// Check licences, sources and duplicates of the dependencies with cargo-deny
+    Deny,
+}
+
+fn main() -> ExitCode {
+    let Arguments { task } = Arguments::parse();
+    match run(&task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<()> {
+    let workspace = workspace();
+    match *task {
+        Task::Setup { purpose } => {
+            setup::run(&workspace, purpose)?;
+            setup::report(&workspace, purpose);
+            Ok(())
+        }
+        Task::Ebpf => {
+            setup::run(&workspace, Purpose::Build)?;
+            ebpf::run(&workspace)
+        }
+        Task::Deny => {
+            setup::run(&workspace, Purpose::Deny)?;
+            deny::run(&workspace)
+        }
+    }
+}
+
+/// The workspace's folder: the parent of this crate's.
+fn workspace() -> PathBuf {
+    let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    crate_folder.parent().map_or(crate_folder.clone(), PathBuf::from)
+}

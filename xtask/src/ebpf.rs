@@ -1,0 +1,17 @@
+//! `cargo xtask ebpf`.
+
+#[path = "../../mcs-proxy/build/object.rs"]
+mod object;
+
+use crate::run::cargo;
+use anyhow::{Context, Result, anyhow};
+use std::{fs, path::Path};
+
+pub(crate) use object::{Compiler, linker};
+
+pub(crate) fn run(workspace: &Path) -> Result<()> {
+    let object = object::build(workspace, &cargo()).map_err(|error| anyhow!("{error}"))?;
+    let size = fs::metadata(&object).with_context(|| object.display().to_string())?.len();
+    println!("{} {size} bytes", object.display());
+    Ok(())
+}

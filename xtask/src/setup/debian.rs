@@ -1,0 +1,129 @@
+//! What Debian's packages provide.
+
+use super::{Purpose, log, programs};
+use crate::{
+    ebpf::Compiler,
+    run::{command, logged, say, which},
+};
+use anyhow::{Result, bail};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
+
+/// Compiles for BPF without a nightly: a current stable compiler, and `core` for the target.
+const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
+
+/// What building bpf-linker takes.
+const LINKER: [&str; 8] = [
+    "gcc",
+    "libc6-dev",
+    "libstdc++-12-dev",
+    "libpolly-22-dev",
+    "libxml2-dev",
+    "libzstd-dev",
+    "llvm-22-dev",
+    "zlib1g-dev",
+];
+
+/// Programs that the demo and the tests call, with their packages.
+const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
+const TEST: [(&str, &str); 1] = [("openssl", "openssl")];
+
+/// The packages that are missing for a purpose.
+pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static str> {
+    let mut packages = BTreeSet::new();
+    if purpose != Purpose::Deny {
+        if Compiler::find().is_none() {
+            packages.extend(COMPILER);
+        }
+        if !programs::has_bpf_linker(workspace) {
+            packages.extend(missing_for_linker());
+        }
+    }
+    let called: &[&[(&str, &str)]] = match purpose {
+        Purpose::Build | Purpose::Deny => &[],
+        Purpose::Demo => &[&DEMO],
+        Purpose::Test => &[&DEMO, &TEST],
+    };
+    packages.extend(
+        called
+            .iter()
+            .copied()
+            .flatten()
+            .filter(|(program, _)| which(program).is_none())
+            .map(|(_, package)| package),
+    );
+    packages
+}
+
+fn missing_for_linker() -> BTreeSet<&'static str> {
+    let installed = |package: &str| {
+        command("dpkg-query")
+            .args(["--show", "--showformat=${db:Status-Status}", package])
+            .output()
+            .is_ok_and(|output| output.stdout == b"installed")
+    };
+    LINKER.into_iter().filter(|package| !installed(package)).collect()
+}
+
+/// Installs packages, or says how.
+pub(crate) fn ensure(workspace: &Path, packages: &BTreeSet<&'static str>) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.iter().copied().collect::<Vec<_>>().join(" ");
+    if let Some(reason) = may_not_install() {
+        say(format!("Missing, and not installed because {reason}. On Debian 12, as root:\n"));
+        say(format!("  apt-get update\n  apt-get install --no-install-recommends {list}\n"));
+        if packages.contains(COMPILER[1]) {
+            say(
+                "In place of rustc-web and libstd-rust-web-dev-bpf a rustup nightly with its sources will do:\n",
+            );
+            say("  rustup toolchain install nightly --component rust-src\n");
+        }
+        say("Then run the same command again.");
+        bail!("tools are missing");
+    }
+
+    say(format!("Installing Debian's {list}: {}", why(packages)));
+    let apt = |arguments: &[&str]| {
+        let mut apt = command("apt-get");
+        apt.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
+        apt
+    };
+    // A third-party list that is down is no reason to give up: the install that follows tells.
+    if logged(&log(workspace, "apt-update"), "apt-get update", &mut apt(&["update"])).is_err() {
+        say("apt-get update failed; going on with the package lists that are there");
+    }
+    let mut install = apt(&["install", "--yes", "--no-install-recommends"]);
+    logged(&log(workspace, "apt-install"), "apt-get install", install.args(packages))
+}
+
+fn why(packages: &BTreeSet<&'static str>) -> String {
+    let mut reasons = Vec::new();
+    if packages.contains(COMPILER[1]) {
+        reasons.push("they compile eBPF programs");
+    }
+    if LINKER.iter().any(|package| packages.contains(package)) {
+        reasons.push("bpf-linker is built with them");
+    }
+    if DEMO.iter().chain(&TEST).any(|(_, package)| packages.contains(package)) {
+        reasons.push("the demo and the tests call them");
+    }
+    reasons.join("; ")
+}
+
+/// Why packages may not be installed here, if so.
+fn may_not_install() -> Option<&'static str> {
+    // Owner of our own process: root or not, without a call into libc.
+    let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let has = |line: &str| release.lines().any(|other| other.replace('"', "") == line);
+    if !has("ID=debian") || !has("VERSION_ID=12") {
+        Some("this is not Debian 12")
+    } else if which("apt-get").is_none() {
+        Some("there is no apt-get")
+    } else if !root {
+        Some("you are not root")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask setup`: finds or installs the tools that a task needs. Silent when nothing is missing.
+//!
+//! What Debian has comes from Debian; the rest is built from the package registries' sources into `target/tools`.
+
+mod debian;
+mod kube;
+mod programs;
+
+use crate::{
+    ebpf::{Compiler, linker},
+    run::say,
+};
+use anyhow::{Context, Result};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+pub(crate) use kube::{Assets, assets};
+
+/// What the tools are for; each includes the ones it builds on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Purpose {
+    /// Building mcs-proxy
+    Build,
+    /// The demo
+    Demo,
+    /// The tests
+    Test,
+    /// Checking the dependencies
+    Deny,
+}
+
+/// Where everything goes that is not Debian's.
+pub(crate) fn tools(workspace: &Path) -> PathBuf {
+    workspace.join("target/tools")
+}
+
+pub(crate) fn log(workspace: &Path, name: &str) -> PathBuf {
+    tools(workspace).join("log").join(format!("{name}.log"))
+}
+
+/// # Errors
+/// Something is missing and may not be installed here: what to do has then been printed.
+pub(crate) fn run(workspace: &Path, purpose: Purpose) -> Result<()> {
+    let folder = tools(workspace);
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    // Two tasks at once: one installs, the other waits and finds everything there.
+    let lock = File::create(folder.join(".lock"))?;
+    lock.lock()?;
+
+    debian::ensure(workspace, &debian::packages(workspace, purpose))?;
+    match purpose {
+        Purpose::Build | Purpose::Demo => programs::bpf_linker(workspace),
+        Purpose::Test => programs::bpf_linker(workspace).and_then(|()| kube::ensure(workspace)),
+        Purpose::Deny => programs::cargo_deny(workspace),
+    }
+}
+
+/// What `cargo xtask setup` itself says when all is well.
+pub(crate) fn report(workspace: &Path, purpose: Purpose) {
+    let compiler = match Compiler::find() {
+        Some(Compiler::Debian) => "Debian's rustc-web, with its core for BPF".to_owned(),
+        Some(Compiler::Nightly(toolchain)) => format!("{}, with build-std", toolchain.display()),
+        None => "none".to_owned(),
+    };
+    say(format!("eBPF compiler: {compiler}"));
+    say(format!("eBPF linker: {}", linker(workspace).display()));
+    match (purpose, assets(workspace)) {
+        (Purpose::Test, Assets::Given(folder) | Assets::Ours(folder)) => {
+            say(format!("Kubernetes' programs: {}", folder.display()));
+        }
+        (Purpose::Build | Purpose::Demo | Purpose::Deny, _) => {
+            say("`cargo xtask test` also needs an API server, which it builds when it first runs.");
+        }
+    }
+}
