@@ -11,3 +11,7 @@ pub mod dataplane;
 pub mod desired;
 pub mod model;
 pub mod source;
+
+/// The eBPF programs, as `build.rs` compiled them: an ELF object for the loader. Aligned, because it is parsed in
+/// place.
+pub static EBPF_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("MCS_PROXY_EBPF_OBJECT"));

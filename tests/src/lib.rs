@@ -8,6 +8,7 @@ pub mod client;
 mod daemon;
 pub mod karmada;
 mod namespace;
+pub mod netns;
 pub mod programs;
 mod sys;
 mod world;

@@ -25,6 +25,19 @@ pub(crate) fn enter_network_namespace(namespace: &File) -> io::Result<()> {
     check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
+/// Moves the calling thread into a network namespace of its own.
+pub(crate) fn enter_new_network_namespace() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // SAFETY: the string outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 { Err(io::Error::last_os_error()) } else { Ok(index) }
+}
+
 /// What is different for a process that [`isolate`] prepares.
 #[derive(Debug, Default)]
 pub(crate) struct Isolation {
@@ -115,12 +128,7 @@ impl PacketSocket {
         })?;
         // SAFETY: the descriptor is fresh and nobody else's.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        let name = CString::new(interface)?;
-        // SAFETY: the string outlives the call.
-        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-        if index == 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let index = interface_index(interface)?;
         // SAFETY: an all-zero address is valid.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;

@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything one does with this repository.
 
+mod demo;
 mod deny;
 mod ebpf;
 mod run;
@@ -27,6 +28,8 @@ enum Task {
     },
     /// Build the eBPF programs alone and print the path and size of the object
     Ebpf,
+    /// Watch one Service's connections split over clusters of network namespaces
+    Demo(demo::Options),
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,
 }
@@ -53,6 +56,12 @@ fn run(task: &Task) -> Result<()> {
         Task::Ebpf => {
             setup::run(&workspace, Purpose::Build)?;
             ebpf::run(&workspace)
+        }
+        Task::Demo(options) => {
+            if options.needs_tools() {
+                setup::run(&workspace, Purpose::Demo)?;
+            }
+            demo::run(&workspace, options)
         }
         Task::Deny => {
             setup::run(&workspace, Purpose::Deny)?;

@@ -37,6 +37,27 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Builds programs of the workspace. They come to lie beside our own executable.
+pub(crate) fn build(workspace: &Path, programs: &[&str]) -> Result<()> {
+    let mut build = command(cargo());
+    build.current_dir(workspace).args([
+        "build",
+        "--locked",
+        "--package",
+        "mcs-proxy",
+        "--package",
+        "mcs-proxy-tests",
+    ]);
+    for program in programs {
+        build.args(["--bin", program]);
+    }
+    // cargo's own progress goes to standard error.
+    if !build.status()?.success() {
+        bail!("{} did not build", programs.join(" and "));
+    }
+    Ok(())
+}
+
 /// Where a program is, as a shell would find it.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     // Programs for administrators may be missing from PATH after a plain `su`.

@@ -5,6 +5,12 @@
 //! that read them meanwhile. A [`Dataplane`] carries it out: the kernel's maps in production, a stateful fake in
 //! unit tests.
 
+mod dump;
+pub mod fake;
+pub mod table;
+
+pub use dump::{Dump, FlowRef, frontend_key, service_key};
+
 use mcs_proxy_ebpf::abi::{BackendState, Element, ServiceKey};
 
 /// One step of a change. Steps are carried out in order and none is undone.
@@ -37,7 +43,13 @@ pub type Transaction = Vec<Operation>;
 /// Something that holds the maps.
 pub trait Dataplane {
     /// Carries out the operations in order; stops at the first that fails, which the error names.
+    ///
+    /// After a failure the [`Table`](table::Table) that planned the transaction no longer knows what the maps
+    /// hold: make a new one from [`Dataplane::dump`].
     fn run(&mut self, transaction: &[Operation]) -> Result<(), DataplaneError>;
+
+    /// What the maps hold now, for [`Table::recover`](table::Table::recover).
+    fn dump(&self) -> Result<Dump, DataplaneError>;
 }
 
 /// An operation failed. Nothing after it was done; nothing before it was undone, and every prefix of a transaction

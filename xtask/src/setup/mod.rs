@@ -47,7 +47,10 @@ pub(crate) fn run(workspace: &Path, purpose: Purpose) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     // Two tasks at once: one installs, the other waits and finds everything there.
     let lock = File::create(folder.join(".lock"))?;
-    lock.lock()?;
+    if lock.try_lock().is_err() {
+        say("waiting for another `cargo xtask` to finish its set-up");
+        lock.lock()?;
+    }
 
     debian::ensure(workspace, &debian::packages(workspace, purpose))?;
     match purpose {

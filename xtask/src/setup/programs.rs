@@ -30,7 +30,7 @@ pub(crate) fn cargo_deny(workspace: &Path) -> Result<()> {
     if has(workspace, "cargo-deny", CARGO_DENY) {
         return Ok(());
     }
-    let what = format!("Building cargo-deny {CARGO_DENY}, which checks the dependencies (about 4 minutes)");
+    let what = format!("Building cargo-deny {CARGO_DENY}, which checks the dependencies (about 3 minutes)");
     logged(&log(workspace, "cargo-deny"), &what, &mut install(workspace, "cargo-deny", CARGO_DENY))
 }
 

@@ -1,0 +1,25 @@
+//! The programs on the host side of every pod's veth, and the clock that dates their flows.
+#![no_std]
+#![no_main]
+// `atomic_xadd` with a result: the target has no compare-and-swap, so `AtomicU64::fetch_add` is not there.
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic_xadd is the only way to a fetching add on this target")]
+
+mod flow;
+mod lookup;
+mod maps;
+mod packet;
+mod rewrite;
+mod tcx;
+mod verdict;
+
+/// Dual, because some helpers are for GPL-compatible programs only. NUL-terminated, as the loader reads it.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Never reached: a path that could panic would fail to load. The compiler asks for it all the same.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

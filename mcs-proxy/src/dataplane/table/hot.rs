@@ -1,0 +1,161 @@
+//! Which bits of the filter are set, and for whom.
+//!
+//! A bit is set while an address that maps to it is held by a frontend or a backend. When nobody holds the address
+//! any more, flows may still need the bit: a connection outlives its backend's slot and its frontend. So the address
+//! lingers until a scan of the flow maps, begun after a grace period, has shown that no flow refers to it.
+
+use crate::dataplane::Operation;
+use mcs_proxy_ebpf::abi::{Address, Direction, HOT_WORDS, hot_bit};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An address, and the way of the packets that it stops at the filter.
+pub type HotAddress = (Direction, Address);
+
+/// A point in time before which lingering addresses had their grace period; taken before a scan starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LingerMark(u64);
+
+#[derive(Clone, Debug)]
+pub(super) struct Hot {
+    words: Vec<u64>,
+    /// Addresses by bit, whatever their state; a bit without any is clear, unless inherited.
+    sharers: BTreeMap<(u32, u64), u32>,
+    /// How many frontends or backends hold an address.
+    held: BTreeMap<HotAddress, u32>,
+    /// Let go of; the grace period is still to come.
+    leaving: BTreeSet<HotAddress>,
+    /// Grace periods that were over when the address began to linger.
+    lingering: BTreeMap<HotAddress, u64>,
+    /// Bits that were found set at a restart, and nobody knows why.
+    inherited: BTreeSet<(u32, u64)>,
+    /// Grace periods so far.
+    epoch: u64,
+}
+
+impl Hot {
+    pub(super) fn new() -> Self {
+        Self {
+            words: vec![0; HOT_WORDS as usize],
+            sharers: BTreeMap::new(),
+            held: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            lingering: BTreeMap::new(),
+            inherited: BTreeSet::new(),
+            epoch: 0,
+        }
+    }
+
+    /// Takes over what is in the map. To be followed by [`Self::hold`] and [`Self::linger`] for all that is known.
+    pub(super) fn inherit(words: &[u64]) -> Self {
+        let mut hot = Self::new();
+        for (index, (own, &found)) in (0..).zip(hot.words.iter_mut().zip(words)) {
+            *own = found;
+            hot.inherited
+                .extend((0..u64::BITS).map(|bit| (index, 1 << bit)).filter(|&(_, bit)| found & bit != 0));
+        }
+        hot
+    }
+
+    /// The operation is needed before packets of this address are to be looked at, if any.
+    pub(super) fn hold(&mut self, direction: Direction, address: Address) -> Option<Operation> {
+        let key = (direction, address);
+        if let Some(holders) = self.held.get_mut(&key) {
+            *holders += 1;
+            return None;
+        }
+        self.held.insert(key, 1);
+        if self.leaving.remove(&key) || self.lingering.remove(&key).is_some() {
+            return None;
+        }
+        self.share(key)
+    }
+
+    pub(super) fn let_go(&mut self, direction: Direction, address: Address) {
+        let key = (direction, address);
+        let Some(holders) = self.held.get_mut(&key) else { return };
+        *holders -= 1;
+        if *holders == 0 {
+            self.held.remove(&key);
+            self.leaving.insert(key);
+        }
+    }
+
+    /// At a restart: flows refer to this address. If its bit is clear, they have done without.
+    pub(super) fn linger(&mut self, key: HotAddress) {
+        let (word, bit) = hot_bit(key.0, &key.1);
+        let is_set = self.words.get(word as usize).is_some_and(|bits| bits & bit != 0);
+        if is_set && !self.held.contains_key(&key) && self.leaving.insert(key) {
+            *self.sharers.entry((word, bit)).or_default() += 1;
+        }
+    }
+
+    pub(super) fn grace_over(&mut self) {
+        self.epoch += 1;
+        let epoch = self.epoch;
+        self.lingering.extend(std::mem::take(&mut self.leaving).into_iter().map(|key| (key, epoch)));
+    }
+
+    pub(super) fn mark(&self) -> LingerMark {
+        LingerMark(self.epoch)
+    }
+
+    pub(super) fn candidates(&self) -> impl Iterator<Item = HotAddress> + '_ {
+        self.lingering.keys().copied()
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    pub(super) fn wants_scan(&self) -> bool {
+        !self.lingering.is_empty() || !self.inherited.is_empty()
+    }
+
+    /// Clears the bits that nobody needs, by a complete scan that began at `mark`.
+    pub(super) fn release(&mut self, mark: LingerMark, referenced: &BTreeSet<HotAddress>) -> Vec<Operation> {
+        let mut freed = BTreeSet::new();
+        let done: Vec<HotAddress> = self
+            .lingering
+            .iter()
+            .filter(|&(key, &since)| since <= mark.0 && !referenced.contains(key))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in done {
+            self.lingering.remove(&key);
+            let bit = hot_bit(key.0, &key.1);
+            if let Some(sharers) = self.sharers.get_mut(&bit) {
+                *sharers -= 1;
+                if *sharers == 0 {
+                    self.sharers.remove(&bit);
+                    freed.insert(bit);
+                }
+            }
+        }
+        // What was inherited has had its grace period when one is over that this daemon has waited for.
+        if mark.0 > 0 {
+            let needed: BTreeSet<_> =
+                referenced.iter().map(|(direction, ip)| hot_bit(*direction, ip)).collect();
+            freed.extend(self.inherited.difference(&needed));
+            self.inherited.retain(|bit| needed.contains(bit));
+        }
+        let mut words = BTreeSet::new();
+        for (word, bit) in freed {
+            if !self.sharers.contains_key(&(word, bit)) && !self.inherited.contains(&(word, bit)) {
+                self.words[word as usize] &= !bit;
+                words.insert(word);
+            }
+        }
+        words.into_iter().map(|word| Operation::SetHot { word, bits: self.words[word as usize] }).collect()
+    }
+
+    fn share(&mut self, (direction, address): HotAddress) -> Option<Operation> {
+        let (word, bit) = hot_bit(direction, &address);
+        *self.sharers.entry((word, bit)).or_default() += 1;
+        let bits = self.words.get_mut(word as usize)?;
+        if *bits & bit != 0 {
+            return None;
+        }
+        *bits |= bit;
+        Some(Operation::SetHot { word, bits: *bits })
+    }
+}

@@ -1,0 +1,259 @@
+//! The real programs on maps of the test's own, run with BPF_PROG_TEST_RUN in a network namespace of the test's own.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRun, TestRunOptions},
+};
+use caps::{CapSet, Capability};
+use mcs_proxy_ebpf::abi::{
+    Algorithm, BackendCounters, BackendState, Direction, Element, Flow, FlowState, Header, Liveness, MapName,
+    MapSizes, Reply, ServiceCounters, ServiceKey, Slot, Tuple, Verdict, hot_bit,
+};
+use mcs_proxy_tests::netns;
+use std::{collections::BTreeMap, net::SocketAddr};
+
+/// The interface of the pod in whose name packets are run: loopback's index, which every namespace has.
+pub(crate) const POD: u32 = 1;
+
+/// `TCX_NEXT`: the next program on the hook runs.
+const NEXT: i32 = -1;
+/// `TCX_DROP`.
+const DROP: i32 = 2;
+
+pub(crate) struct Programs {
+    ebpf: Ebpf,
+    next_frontend: u32,
+    next_element: u32,
+}
+
+/// What a program did with a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A frontend as the tests write it.
+pub(crate) struct Frontend<'a> {
+    pub(crate) vip: SocketAddr,
+    pub(crate) protocol: u8,
+    pub(crate) algorithm: Algorithm,
+    /// Address and backend id of each slot.
+    pub(crate) slots: &'a [(SocketAddr, u32)],
+}
+
+#[expect(clippy::wrong_self_convention, reason = "`from_pod` and `to_pod` are the programs' names")]
+impl Programs {
+    pub(crate) fn load() -> Self {
+        Self::load_with(MapSizes {
+            frontends: 64,
+            elements: 256,
+            backend_ids: 64,
+            flows: 1024,
+            transient: 1024,
+            affinity: 64,
+            fragments: 64,
+        })
+    }
+
+    pub(crate) fn load_with(sizes: MapSizes) -> Self {
+        netns::enter_new().expect("a network namespace needs root: run `cargo xtask test` as root");
+        let ebpf = with_three_capabilities(|| load(&sizes));
+        Self { ebpf, next_frontend: 1, next_element: 1 }
+    }
+
+    /// Enters a frontend and returns its index, which is its service id as well.
+    pub(crate) fn add(&mut self, frontend: &Frontend<'_>) -> u32 {
+        let index = self.next_frontend;
+        self.next_frontend += 1;
+        let extent = self.write_extent(index, frontend);
+        self.array::<u64>(MapName::Frontends).set(index, u64::from(extent), 0).unwrap();
+        self.mark(Direction::FromPod, frontend.vip);
+        let key = ServiceKey::new(frontend.vip.ip().into(), port(frontend.vip), frontend.protocol);
+        self.hash::<ServiceKey, u32>(MapName::Services).insert(key, index, 0).unwrap();
+        index
+    }
+
+    /// Writes an extent for frontend `index` and returns its first element; nothing points to it yet.
+    pub(crate) fn write_extent(&mut self, index: u32, frontend: &Frontend<'_>) -> u32 {
+        let extent = self.next_element;
+        let count = u32::try_from(frontend.slots.len()).unwrap();
+        self.next_element += 1 + count;
+        let header = Header {
+            count,
+            service: index,
+            frontend: index,
+            algorithm: frontend.algorithm,
+            affinity_seconds: 0,
+        };
+        self.set_element(extent, Element::header(&header));
+        for (offset, (address, backend)) in frontend.slots.iter().enumerate() {
+            let slot = Slot { address: address.ip().into(), port: port(*address), backend: *backend };
+            self.set_element(extent + 1 + u32::try_from(offset).unwrap(), Element::slot(&slot));
+            self.set_backend(*backend, BackendState::new(1, Liveness::Live));
+            self.mark(Direction::ToPod, *address);
+        }
+        extent
+    }
+
+    pub(crate) fn set_element(&mut self, index: u32, element: Element) {
+        self.array::<Element>(MapName::Backends).set(index, element, 0).unwrap();
+    }
+
+    pub(crate) fn publish(&mut self, frontend: u32, extent: u32) {
+        self.array::<u64>(MapName::Frontends).set(frontend, u64::from(extent), 0).unwrap();
+    }
+
+    pub(crate) fn set_backend(&mut self, backend: u32, state: BackendState) {
+        self.array::<u64>(MapName::BackendState).set(backend, state.word(), 0).unwrap();
+    }
+
+    /// Sets the address's bit in `hot`.
+    pub(crate) fn mark(&mut self, direction: Direction, address: SocketAddr) {
+        let (word, mask) = hot_bit(direction, &address.ip().into());
+        let mut hot = self.array::<u64>(MapName::Hot);
+        let bits = hot.get(&word, 0).unwrap();
+        hot.set(word, bits | mask, 0).unwrap();
+    }
+
+    pub(crate) fn from_pod(&mut self, packet: &[u8]) -> Outcome {
+        self.run("from_pod", packet, POD)
+    }
+
+    pub(crate) fn to_pod(&mut self, packet: &[u8]) -> Outcome {
+        self.run("to_pod", packet, POD)
+    }
+
+    /// Runs a program once on a packet of the interface given and tells its verdict by the counter that moved: by
+    /// one, and no other.
+    pub(crate) fn run(&mut self, program: &str, packet: &[u8], interface: u32) -> Outcome {
+        let before = self.verdicts();
+        let (returned, bytes) = test_run(self.program(program), packet, interface);
+        let after = self.verdicts();
+        let moved: Vec<_> = after.iter().filter(|(verdict, count)| before[verdict] != **count).collect();
+        let [(verdict, count)] = moved[..] else { panic!("one verdict a packet, not {moved:?}") };
+        assert_eq!(*count, before[verdict] + 1);
+        let expected = match verdict.action() {
+            mcs_proxy_ebpf::abi::Action::Next => NEXT,
+            mcs_proxy_ebpf::abi::Action::Drop => DROP,
+        };
+        assert_eq!(returned, expected, "{verdict:?}");
+        Outcome { verdict: *verdict, bytes }
+    }
+
+    /// How many instructions the verifier walked through.
+    pub(crate) fn instructions(&mut self, program: &str) -> u32 {
+        self.program(program).info().unwrap().verified_instruction_count().unwrap()
+    }
+
+    pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
+        self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    }
+
+    fn verdicts(&self) -> BTreeMap<Verdict, u64> {
+        let map = PerCpuArray::<_, u64>::try_from(self.ebpf.map("verdicts").unwrap()).unwrap();
+        Verdict::ALL
+            .into_iter()
+            .map(|verdict| (verdict, map.get(&(verdict as u32), 0).unwrap().iter().sum()))
+            .collect()
+    }
+
+    pub(crate) fn service_counters(&self, service: u32) -> ServiceCounters {
+        let map = self.ebpf.map("service_counters").unwrap();
+        let map = PerCpuArray::<_, ServiceCounters>::try_from(map).unwrap();
+        let cpus = map.get(&service, 0).unwrap();
+        cpus.iter().fold(ServiceCounters::default(), |sum, cpu| ServiceCounters {
+            flows: sum.flows + cpu.flows,
+            packets_in: sum.packets_in + cpu.packets_in,
+            packets_out: sum.packets_out + cpu.packets_out,
+            bytes_in: sum.bytes_in + cpu.bytes_in,
+            bytes_out: sum.bytes_out + cpu.bytes_out,
+        })
+    }
+
+    pub(crate) fn backend_counters(&self, backend: u32) -> BackendCounters {
+        let map = self.ebpf.map("backend_counters").unwrap();
+        let map = PerCpuArray::<_, BackendCounters>::try_from(map).unwrap();
+        let cpus = map.get(&backend, 0).unwrap();
+        cpus.iter().fold(BackendCounters::default(), |sum, cpu| BackendCounters {
+            flows: sum.flows + cpu.flows,
+            first_replies: sum.first_replies + cpu.first_replies,
+            bytes: sum.bytes + cpu.bytes,
+        })
+    }
+
+    pub(crate) fn flows(&self) -> Vec<(Tuple, Flow)> {
+        let map = HashMap::<_, Tuple, Flow>::try_from(self.ebpf.map("flows").unwrap()).unwrap();
+        map.iter().map(Result::unwrap).collect()
+    }
+
+    pub(crate) fn replies(&self) -> Vec<(Tuple, Reply)> {
+        let map = HashMap::<_, Tuple, Reply>::try_from(self.ebpf.map("replies").unwrap()).unwrap();
+        map.iter().map(Result::unwrap).collect()
+    }
+
+    /// The state of the only flow there is.
+    pub(crate) fn flow_state(&self) -> FlowState {
+        let flows = self.flows();
+        let [(_, flow)] = flows[..] else { panic!("one flow, not {flows:?}") };
+        FlowState::from_number(flow.state).unwrap()
+    }
+
+    fn array<T: aya::Pod>(&mut self, map: MapName) -> Array<&mut MapData, T> {
+        Array::try_from(self.ebpf.map_mut(map.as_str()).unwrap()).unwrap()
+    }
+
+    fn hash<K: aya::Pod, V: aya::Pod>(&mut self, map: MapName) -> HashMap<&mut MapData, K, V> {
+        HashMap::try_from(self.ebpf.map_mut(map.as_str()).unwrap()).unwrap()
+    }
+}
+
+fn load(sizes: &MapSizes) -> Ebpf {
+    let mut loader = EbpfLoader::new();
+    loader.override_global("AYA_LOG_LEVEL", &0_u8, true);
+    for map in MapName::ALL {
+        loader.map_max_entries(map.as_str(), sizes.of(map));
+    }
+    let mut ebpf = loader.load(mcs_proxy::EBPF_OBJECT).expect("the maps");
+    for name in ["from_pod", "to_pod", "clock", "empty"] {
+        let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
+        program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
+    }
+    ebpf
+}
+
+/// The verifier is harder on a program whose loader lacks PERFMON and kinder to plain root's, and it masks indices
+/// for the former: so load with exactly what a pod is given.
+fn with_three_capabilities<T>(load: impl FnOnce() -> T) -> T {
+    let three = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+    let before = caps::read(None, CapSet::Effective).unwrap();
+    caps::set(None, CapSet::Effective, &three.into_iter().collect()).expect("CAP_BPF, NET_ADMIN and PERFMON");
+    let loaded = load();
+    caps::set(None, CapSet::Effective, &before).unwrap();
+    loaded
+}
+
+fn port(address: SocketAddr) -> mcs_proxy_ebpf::abi::Port {
+    mcs_proxy_ebpf::abi::Port::new(address.port())
+}
+
+/// Size of `struct __sk_buff`, and where `ifindex` is in it (include/uapi/linux/bpf.h).
+const SK_BUFF: usize = 192;
+const SK_BUFF_IFINDEX: usize = 40;
+
+fn test_run(program: &SchedClassifier, packet: &[u8], interface: u32) -> (i32, Vec<u8>) {
+    let mut context = [0; SK_BUFF];
+    context[SK_BUFF_IFINDEX..SK_BUFF_IFINDEX + 4].copy_from_slice(&interface.to_ne_bytes());
+    let mut out = vec![0; packet.len() + 256];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        })
+        .unwrap();
+    out.truncate(result.data_size_out as usize);
+    (result.return_value.cast_signed(), out)
+}
