@@ -30,6 +30,7 @@ const KEPT: &str = "kept";
 /// Processes that this run has started and that still need ending.
 static PROCESSES: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 static KEEP: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static START: Once = Once::new();
 
 /// The name of this process's run.
@@ -58,12 +59,20 @@ fn watch_signals() -> Result<()> {
                 return;
             }
         }
+        INTERRUPTED.store(true, Ordering::Relaxed);
         eprintln!("\ninterrupted: cleaning up");
         KEEP.store(false, Ordering::Relaxed);
         remove_own();
         process::exit(130);
     });
     Ok(())
+}
+
+/// Stops the calling thread for good if this process is about to end: nothing new is set up while we clean up.
+pub(crate) fn stop_if_interrupted() {
+    while INTERRUPTED.load(Ordering::Relaxed) {
+        thread::park();
+    }
 }
 
 pub(crate) fn note_process(pid: u32) {

@@ -1,6 +1,6 @@
 //! A running mcs-proxy, and what its command line says of the maps.
 
-use crate::{Node, Process, World, namespace::run, programs};
+use crate::{Node, Process, World, cleanup, namespace::run, programs};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
@@ -144,6 +144,7 @@ impl Daemon {
     fn wait(&mut self, what: &str, mut done: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
         let start = Instant::now();
         loop {
+            cleanup::stop_if_interrupted();
             // Whether it runs is asked first: what it logged before it ended then counts.
             let running = self.process.as_mut().map_or(Ok(false), Process::is_running)?;
             if done(self)? {

@@ -149,6 +149,7 @@ impl Namespace {
     }
 
     fn open(&self) -> Result<File> {
+        cleanup::stop_if_interrupted();
         let path = Path::new("/run/netns").join(&self.name);
         File::open(&path).with_context(|| path.display().to_string())
     }
@@ -160,6 +161,7 @@ fn path_string(path: &Path) -> Result<CString> {
 
 /// Runs a command to its end and returns what it printed.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
+    cleanup::stop_if_interrupted();
     let output = command
         .stdin(Stdio::null())
         .output()
