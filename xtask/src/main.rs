@@ -5,10 +5,11 @@ mod deny;
 mod ebpf;
 mod run;
 mod setup;
+mod test;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use setup::Purpose;
+use setup::{Beside, Purpose};
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Debug, Parser)]
@@ -30,6 +31,11 @@ enum Task {
     Ebpf,
     /// Watch one Service's connections split over clusters of network namespaces
     Demo(demo::Options),
+    /// Run the tests, all of them or those whose names contain one of the given words; as root
+    Test {
+        /// Parts of names
+        names: Vec<String>,
+    },
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,
 }
@@ -47,10 +53,13 @@ fn main() -> ExitCode {
 
 fn run(task: &Task) -> Result<()> {
     let workspace = workspace();
-    match *task {
+    match task {
         Task::Setup { purpose } => {
-            setup::run(&workspace, purpose)?;
-            setup::report(&workspace, purpose);
+            setup::run(&workspace, *purpose)?;
+            if *purpose == Purpose::Test {
+                setup::kube(&workspace, Beside::Nothing)?;
+            }
+            setup::report(&workspace, *purpose);
             Ok(())
         }
         Task::Ebpf => {
@@ -61,7 +70,11 @@ fn run(task: &Task) -> Result<()> {
             if options.needs_tools() {
                 setup::run(&workspace, Purpose::Demo)?;
             }
-            demo::run(&workspace, options)
+            demo::run(&workspace, *options)
+        }
+        Task::Test { names } => {
+            setup::run(&workspace, Purpose::Test)?;
+            test::run(&workspace, names)
         }
         Task::Deny => {
             setup::run(&workspace, Purpose::Deny)?;
