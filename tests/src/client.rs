@@ -4,7 +4,7 @@ use crate::Namespace;
 use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
@@ -33,6 +33,60 @@ fn http_once(service: SocketAddr) -> Result<IpAddr> {
     who(&answer)
 }
 
+/// A connection that stays open over several requests.
+#[derive(Debug)]
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+    service: SocketAddr,
+}
+
+impl Connection {
+    /// # Errors
+    /// Nobody accepts it.
+    pub fn open(namespace: &Namespace, service: SocketAddr) -> Result<Self> {
+        let stream = namespace.run(move || TcpStream::connect_timeout(&service, PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream: BufReader::new(stream), service })
+    }
+
+    /// Sends a request and returns who answered.
+    ///
+    /// # Errors
+    /// It is not answered.
+    pub fn ask(&mut self) -> Result<IpAddr> {
+        self.echo(&[])
+    }
+
+    /// Sends a request with a body, has it sent back, and returns who did so.
+    ///
+    /// # Errors
+    /// It is not answered, or comes back changed.
+    pub fn echo(&mut self, body: &[u8]) -> Result<IpAddr> {
+        let service = self.service;
+        let length = body.len();
+        let head = format!("POST / HTTP/1.1\r\nHost: serve\r\nContent-Length: {length}\r\n\r\n");
+        self.stream.get_mut().write_all(head.as_bytes()).with_context(|| format!("send to {service}"))?;
+        self.stream.get_mut().write_all(body).with_context(|| format!("send to {service}"))?;
+
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            if self.stream.read_line(&mut line).with_context(|| format!("answer of {service}"))? == 0 {
+                bail!("{service} closed the connection");
+            }
+        }
+        let mut hello = String::new();
+        self.stream.read_line(&mut hello).with_context(|| format!("answer of {service}"))?;
+        let mut back = vec![0; body.len()];
+        self.stream.read_exact(&mut back).with_context(|| format!("body from {service}"))?;
+        if back != body {
+            bail!("{service} sent another body back");
+        }
+        who(&hello)
+    }
+}
+
 /// Calls a Service over UDP from a new socket each time, and returns who answered, in order.
 ///
 /// # Errors
@@ -42,15 +96,19 @@ pub fn udp(namespace: &Namespace, service: SocketAddr, requests: u32) -> Result<
 }
 
 fn udp_once(service: SocketAddr, number: u32) -> Result<IpAddr> {
-    let socket = udp_socket(service)?;
+    let socket = udp_socket_here(service)?;
     udp_ask(&socket, service, &format!("datagram {number}"))
 }
 
-/// A socket of its own, connected: it takes answers from the Service's address only.
+/// A socket in a namespace, connected: it takes answers from the Service's address only.
 ///
 /// # Errors
 /// The kernel's.
-pub fn udp_socket(service: SocketAddr) -> Result<UdpSocket> {
+pub fn udp_socket(namespace: &Namespace, service: SocketAddr) -> Result<UdpSocket> {
+    namespace.run(move || udp_socket_here(service))
+}
+
+fn udp_socket_here(service: SocketAddr) -> Result<UdpSocket> {
     let any =
         if service.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0))?;

@@ -16,6 +16,8 @@ pub struct Service {
     pub cluster: String,
     pub cluster_ips: Vec<IpAddr>,
     pub ports: Vec<Port>,
+    /// `metadata.creationTimestamp`.
+    pub created: String,
     /// Those of `mcs-proxy.io/`, without that prefix.
     pub annotations: Vec<(String, String)>,
 }
@@ -57,6 +59,7 @@ impl Service {
             cluster: cluster.to_owned(),
             cluster_ips: addresses(cluster_ips)?,
             ports: ports.to_vec(),
+            created: "2026-11-23T10:57:50Z".to_owned(),
             annotations: Vec::new(),
         })
     }
@@ -69,7 +72,7 @@ impl Service {
     }
 
     pub fn yaml(&self) -> String {
-        let Self { name, cluster, cluster_ips, ports, annotations } = self;
+        let Self { name, cluster, cluster_ips, ports, created, annotations } = self;
         let first = cluster_ips.first().map(ToString::to_string).unwrap_or_default();
         let ours = lines(annotations, |(name, value)| format!("    mcs-proxy.io/{name}: \"{value}\"\n"));
         let ips = lines(cluster_ips, |ip| format!("  - {ip}\n"));
@@ -91,7 +94,7 @@ metadata:
     work.karmada.io/conflict-resolution: overwrite
     work.karmada.io/name: {name}-685ffc9486
     work.karmada.io/namespace: karmada-es-{cluster}
-  creationTimestamp: "2026-11-23T10:57:50Z"
+  creationTimestamp: "{created}"
   labels:
     karmada.io/managed: "true"
     resourcetemplate.karmada.io/claimed-by: MultiClusterService

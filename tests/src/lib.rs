@@ -2,6 +2,7 @@
 //!
 //! It knows mcs-proxy only as a program: its command line, its manifests, its JSON.
 
+pub mod api;
 mod beneath;
 mod cleanup;
 pub mod client;

@@ -1,11 +1,11 @@
-//! The program in a pod: answers over HTTP, and over UDP on the same port, who and where it is.
+//! The program in a pod: answers over HTTP, and over UDP on the same port, who and where it is, and what it was sent.
 //!
 //! `hello-pod CLUSTER NODE POD PORT ADDRESS…` prints `ready` once it listens on every address.
 
 use anyhow::{Context, Result, bail};
 use std::{
     env,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
@@ -50,7 +50,8 @@ fn answer(mut stream: TcpStream, hello: &str) -> Result<()> {
         let mut close = false;
         let mut line = String::new();
         let mut first = true;
-        // Request line and headers, up to an empty line. Bodies are not for us.
+        let mut body_length = 0;
+        // Request line and headers, up to an empty line.
         loop {
             line.clear();
             if reader.read_line(&mut line)? == 0 {
@@ -59,18 +60,24 @@ fn answer(mut stream: TcpStream, hello: &str) -> Result<()> {
             let text = line.trim_end().to_ascii_lowercase();
             close |= text == "connection: close" || first && text.ends_with("http/1.0");
             first = false;
+            if let Some(value) = text.strip_prefix("content-length:") {
+                body_length = value.trim().parse::<usize>()?;
+            }
             if text.is_empty() {
                 break;
             }
         }
+        let mut body = vec![0; body_length];
+        reader.read_exact(&mut body)?;
         let connection = if close { "close" } else { "keep-alive" };
-        let length = hello.len();
+        let length = hello.len() + body.len();
         stream.write_all(
             format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{hello}"
             )
             .as_bytes(),
         )?;
+        stream.write_all(&body)?;
         if close {
             return Ok(());
         }
