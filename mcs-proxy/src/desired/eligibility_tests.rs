@@ -29,8 +29,11 @@ fn ready_ones_take_new_flows_and_if_there_are_none_those_that_still_serve() {
     ];
     for row in rows {
         let mut only = slice("a", "serve", "local", &[]);
-        only.endpoints =
-            row.iter().zip(1..).map(|((condition, _), i)| endpoint(&format!("10.12.0.{i}"), condition)).collect();
+        only.endpoints = row
+            .iter()
+            .zip(1..)
+            .map(|((condition, _), i)| endpoint(&format!("10.12.0.{i}"), condition))
+            .collect();
         let found: Vec<_> = verdicts(VIP, &[only]).into_iter().map(|(_, verdict)| verdict).collect();
         assert_eq!(found, row.iter().map(|(_, verdict)| *verdict).collect::<Vec<_>>(), "{row:?}");
     }

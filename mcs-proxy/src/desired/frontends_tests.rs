@@ -108,7 +108,8 @@ fn what_is_not_served_is_said() {
         service.opt_in = OptIn::Refused;
         service.kube_proxy_beneath = false;
     };
-    let affine: Change = |service| service.session_affinity = SessionAffinity::ClientIp { timeout_seconds: 10 };
+    let affine: Change =
+        |service| service.session_affinity = SessionAffinity::ClientIp { timeout_seconds: 10 };
     let local: Change = |service| service.internal_traffic_policy = TrafficPolicy::Local;
     let headless: Change = |service| service.cluster_ips.clear();
     let sctp: Change = |service| service.ports[0].protocol = Protocol::Sctp;
@@ -162,15 +163,19 @@ fn an_import_that_claims_to_come_from_here_is_told_of() {
 
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     let addresses = vec!["10.10.0.1", "10.10.0.2", "10.10.0.3", "127.0.0.1", "fd00::1", "::ffff:10.0.0.1"];
-    (prop::sample::select(addresses), any::<[bool; 3]>()).prop_map(|(address, [ready, serving, terminating])| {
-        Endpoint { ready, serving, terminating, ..endpoint(address, "ready") }
-    })
+    (prop::sample::select(addresses), any::<[bool; 3]>()).prop_map(
+        |(address, [ready, serving, terminating])| Endpoint {
+            ready,
+            serving,
+            terminating,
+            ..endpoint(address, "ready")
+        },
+    )
 }
 
 fn any_slices() -> impl Strategy<Value = Vec<EndpointSlice>> {
-    let port = (prop::sample::select(vec!["", "web"]), prop::sample::select(vec![0_u16, 8080, 9090])).prop_map(
-        |(name, port)| SlicePort { name: name.into(), protocol: Protocol::Tcp, port },
-    );
+    let port = (prop::sample::select(vec!["", "web"]), prop::sample::select(vec![0_u16, 8080, 9090]))
+        .prop_map(|(name, port)| SlicePort { name: name.into(), protocol: Protocol::Tcp, port });
     let slice = (
         prop::sample::select(vec!["local", "member1", "member3"]),
         prop::collection::vec(port, 0..3),

@@ -38,7 +38,11 @@ impl Core {
     }
 
     fn owners(&self) -> Vec<String> {
-        self.resolver.desired().iter().map(|(key, frontend)| format!("{key} {}", frontend.service.name)).collect()
+        self.resolver
+            .desired()
+            .iter()
+            .map(|(key, frontend)| format!("{key} {}", frontend.service.name))
+            .collect()
     }
 
     fn losers(&self) -> Vec<String> {
@@ -101,7 +105,8 @@ fn any_service() -> impl Strategy<Value = Service> {
     let name = prop::sample::select(vec!["a", "b", "c", "d"]);
     let vips = prop::sample::subsequence(vec!["10.13.0.1", "10.13.0.2", "fd00:13::1"], 0..=2);
     let ports = prop::sample::subsequence(vec![80_u16, 81, 82], 0..=2);
-    let opt_in = prop::sample::select(vec![OptIn::Annotation, OptIn::Annotation, OptIn::ProxyName, OptIn::Unsaid]);
+    let opt_in =
+        prop::sample::select(vec![OptIn::Annotation, OptIn::Annotation, OptIn::ProxyName, OptIn::Unsaid]);
     (name, vips, ports, opt_in, 0..3_i64).prop_map(|(name, vips, ports, opt_in, created)| Service {
         cluster_ips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
         ports: ports
@@ -119,7 +124,8 @@ fn any_slice() -> impl Strategy<Value = EndpointSlice> {
     let owner = prop::sample::select(vec!["a", "b", "c", "d"]);
     let cluster = prop::sample::select(vec!["local", "member1", "member3"]);
     let conditions = prop::sample::select(vec!["ready", "terminating", "dying", "down"]);
-    let addresses = prop::sample::select(vec!["10.10.0.1", "10.10.0.2", "10.10.0.3", "fd00:10::1", "127.0.0.1"]);
+    let addresses =
+        prop::sample::select(vec!["10.10.0.1", "10.10.0.2", "10.10.0.3", "fd00:10::1", "127.0.0.1"]);
     let endpoints = prop::collection::vec((addresses, conditions), 0..3);
     (name, owner, cluster, endpoints).prop_map(|(name, owner, cluster, endpoints)| EndpointSlice {
         endpoints: endpoints.into_iter().map(|(address, condition)| endpoint(address, condition)).collect(),

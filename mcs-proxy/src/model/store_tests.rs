@@ -53,7 +53,8 @@ fn a_complete_list_takes_away_what_it_lacks() {
     model.apply(put(slice("a1", "a", "local", &["10.12.0.1"])));
     model.apply(put(slice("a2", "a", "local", &["10.12.0.2"])));
     model.apply(put(slice("b1", "b", "local", &["10.12.0.3"])));
-    let list = ["a1", "c1"].map(|name| Object::EndpointSlice(slice(name, &name[..1], "local", &["10.12.0.1"])));
+    let list =
+        ["a1", "c1"].map(|name| Object::EndpointSlice(slice(name, &name[..1], "local", &["10.12.0.1"])));
     let affected = model.apply(Event::Replaced(ObjectKind::EndpointSlice, list.to_vec()));
     assert_eq!(affected, ["a", "b", "c"].map(key).into());
     let names: Vec<_> = model.slices_of(&key("a")).map(|slice| slice.key.name.as_str()).collect();
@@ -96,16 +97,18 @@ fn a_malformed_value_keeps_the_last_good_one_and_the_rest_changes() {
 
     model.apply(Event::Replaced(ObjectKind::Service, vec![Object::Service(malformed)]));
     let kept = model.service(&key("a")).unwrap();
-    assert_eq!((kept.opt_in, kept.algorithm), (OptIn::Annotation, Some(Algorithm::Random)), "nor by a resync");
+    assert_eq!(
+        (kept.opt_in, kept.algorithm),
+        (OptIn::Annotation, Some(Algorithm::Random)),
+        "nor by a resync"
+    );
 }
 
 #[test]
 fn problems_last_as_long_as_their_cause() {
     let mut model = Model::default();
-    let flawed = Service {
-        problems: vec![problem(ObjectKind::Service, "a", "port 0")],
-        ..service("a", "10.13.0.1")
-    };
+    let flawed =
+        Service { problems: vec![problem(ObjectKind::Service, "a", "port 0")], ..service("a", "10.13.0.1") };
     let messages =
         |model: &Model| model.problems().map(|problem| problem.message.clone()).collect::<Vec<_>>();
     model.apply(put_service(flawed.clone()));

@@ -80,7 +80,8 @@ fn karmadas_slices_are_read_with_their_cluster_and_their_null_lists() {
         .map(|object| {
             let Object::EndpointSlice(slice) = object else { panic!("{object:?}") };
             assert_eq!(slice.problems, []);
-            let ports: Vec<_> = slice.ports.iter().map(|port| format!("{}:{}", port.name, port.port)).collect();
+            let ports: Vec<_> =
+                slice.ports.iter().map(|port| format!("{}:{}", port.name, port.port)).collect();
             let ips: Vec<_> = slice.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
             format!("{} {} {} {ports:?} {ips:?}", slice.key.name, slice.service, slice.source)
         })
@@ -117,7 +118,8 @@ fn karmadas_services_are_read() {
         .map(|object| {
             let Object::Service(service) = object else { panic!("{object:?}") };
             assert_eq!((service.problems, service.opt_in), (vec![], OptIn::Unsaid));
-            let ports: Vec<_> = service.ports.iter().map(|port| format!("{}:{}", port.name, port.port)).collect();
+            let ports: Vec<_> =
+                service.ports.iter().map(|port| format!("{}:{}", port.name, port.port)).collect();
             format!("{} {} {:?} {ports:?}", service.key, service.created, service.cluster_ips)
         })
         .collect();
@@ -135,16 +137,27 @@ fn karmadas_services_are_read() {
 
 #[test]
 fn what_a_slice_leaves_out_is_as_kube_proxy_takes_it() {
-    let slice = slice_of(patched_slice(&[("/endpoints/1", json!({"addresses": ["10.12.0.7"], "conditions": {
-        "ready": null, "serving": false, "terminating": true}}))]));
-    let conditions: Vec<_> =
-        slice.endpoints.iter().map(|endpoint| (endpoint.ready, endpoint.serving, endpoint.terminating)).collect();
+    let slice = slice_of(patched_slice(&[(
+        "/endpoints/1",
+        json!({"addresses": ["10.12.0.7"], "conditions": {
+        "ready": null, "serving": false, "terminating": true}}),
+    )]));
+    let conditions: Vec<_> = slice
+        .endpoints
+        .iter()
+        .map(|endpoint| (endpoint.ready, endpoint.serving, endpoint.terminating))
+        .collect();
     assert_eq!(conditions, [(true, true, false), (true, false, true)]);
-    assert_eq!((slice.ports[0].name.as_str(), slice.ports[0].protocol), ("", mcs_proxy_ebpf::abi::Protocol::Tcp));
+    assert_eq!(
+        (slice.ports[0].name.as_str(), slice.ports[0].protocol),
+        ("", mcs_proxy_ebpf::abi::Protocol::Tcp)
+    );
 
     let nil_port = slice_of(patched_slice(&[("/ports/0/port", Value::Null)]));
     assert_eq!((nil_port.ports.len(), nil_port.problems), (1, vec![]));
-    for nothing in [patched_slice(&[("/addressType", json!("FQDN"))]), patched_slice(&[("/metadata/labels", json!({}))])] {
+    for nothing in
+        [patched_slice(&[("/addressType", json!("FQDN"))]), patched_slice(&[("/metadata/labels", json!({}))])]
+    {
         assert_eq!(manifests(nothing, "member2"), []);
     }
 }
@@ -236,7 +249,13 @@ fn a_value_that_makes_no_sense_costs_no_more_than_itself() {
         ("/addressType", json!("ipv4"), "addressType", "`ipv4`", (2, 0)),
         ("/endpoints/0/addresses", json!([]), "endpoints[0].addresses", "none", (2, 1)),
         ("/endpoints/0/addresses/0", json!("10.0.0.01"), "endpoints[0].addresses[0]", "10.0.0.01", (2, 1)),
-        ("/endpoints/1/addresses/0", json!("fd00::1"), "endpoints[1].addresses[0]", "no IPv4 address", (2, 1)),
+        (
+            "/endpoints/1/addresses/0",
+            json!("fd00::1"),
+            "endpoints[1].addresses[0]",
+            "no IPv4 address",
+            (2, 1),
+        ),
         ("/endpoints/1/addresses/0", json!("x\u{7}\n"), "endpoints[1].addresses[0]", "\\n", (2, 1)),
     ];
     for (pointer, value, field, text, left) in rows {
@@ -263,7 +282,10 @@ fn what_is_not_of_its_type_is_unreadable_and_named_by_its_path() {
         (patched_service(&[("/spec/ports/0/port", json!("http"))]), "spec.ports[0].port"),
         (patched_service(&[("/spec/ports/0/port", json!(9_999_999_999_u64))]), "spec.ports[0].port"),
         (patched_service(&[(ENABLED, json!(true))]), "metadata.annotations.mcs-proxy.io/enabled"),
-        (patched_service(&[("/metadata/creationTimestamp", json!("yesterday"))]), "metadata.creationTimestamp"),
+        (
+            patched_service(&[("/metadata/creationTimestamp", json!("yesterday"))]),
+            "metadata.creationTimestamp",
+        ),
         (patched_service(&[("/spec", json!([1]))]), "spec"),
         (patched_slice(&[("/endpoints/0/addresses", json!("10.0.0.1"))]), "endpoints[0].addresses"),
         (patched_slice(&[("/endpoints", json!({"a": 1}))]), "endpoints"),
@@ -325,14 +347,38 @@ fn any_json() -> impl Strategy<Value = Value> {
         any::<f64>().prop_map(Value::from),
         (-2_i64..70_000).prop_map(Value::from),
         ".{0,12}".prop_map(Value::from),
-        prop::sample::select(vec!["Service", "EndpointSlice", "List", "v1", "None", "10.0.0.1", "::1", "TCP", "IPv6"])
-            .prop_map(Value::from),
+        prop::sample::select(vec![
+            "Service",
+            "EndpointSlice",
+            "List",
+            "v1",
+            "None",
+            "10.0.0.1",
+            "::1",
+            "TCP",
+            "IPv6"
+        ])
+        .prop_map(Value::from),
     ];
     let key = prop_oneof![
         ".{0,6}",
         prop::sample::select(vec![
-            "kind", "metadata", "name", "namespace", "spec", "ports", "port", "endpoints", "addresses", "items",
-            "clusterIP", "clusterIPs", "conditions", "addressType", "labels", "annotations",
+            "kind",
+            "metadata",
+            "name",
+            "namespace",
+            "spec",
+            "ports",
+            "port",
+            "endpoints",
+            "addresses",
+            "items",
+            "clusterIP",
+            "clusterIPs",
+            "conditions",
+            "addressType",
+            "labels",
+            "annotations",
         ])
         .prop_map(str::to_owned),
     ];
@@ -353,7 +399,9 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
             items.iter().enumerate().for_each(|(i, item)| pointers(item, &format!("{at}/{i}"), found));
         }
         Value::Object(map) => {
-            map.iter().for_each(|(key, item)| pointers(item, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found));
+            map.iter().for_each(|(key, item)| {
+                pointers(item, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found)
+            });
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }

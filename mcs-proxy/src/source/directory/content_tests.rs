@@ -1,7 +1,9 @@
 use super::*;
 
 fn service(name: &str, ip: &str) -> String {
-    format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n")
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n"
+    )
 }
 
 fn files(contents: &[(&str, &str)]) -> Files {

@@ -63,7 +63,9 @@ impl Source {
 }
 
 fn manifest(ip: &str) -> String {
-    format!("{{kind: Service, metadata: {{name: serve}}, spec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}}}\n")
+    format!(
+        "{{kind: Service, metadata: {{name: serve}}, spec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}}}\n"
+    )
 }
 
 #[tokio::test]
