@@ -7,9 +7,13 @@
 //! [`model`] and [`desired`] do no I/O. [`dataplane`] alone writes the maps, from a single task ([`daemon`]); the
 //! only `unsafe` code is in `dataplane/sys.rs`.
 
+//CLI
+pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod desired;
 pub mod model;
+pub mod observe;
 pub mod source;
 
 /// The eBPF programs, as `build.rs` compiled them: an ELF object for the loader. Aligned, because it is parsed in

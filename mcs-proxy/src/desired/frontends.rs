@@ -61,8 +61,11 @@ fn frontend<'a>(
     let mut candidates = judge(port, vip, slices);
     put_in_order(&mut candidates);
     rejected.note(&candidates);
-    let mut serving: Vec<_> =
-        candidates.iter().filter(|candidate| candidate.keeps_flows()).map(|candidate| candidate.address).collect();
+    let mut serving: Vec<_> = candidates
+        .iter()
+        .filter(|candidate| candidate.keeps_flows())
+        .map(|candidate| candidate.address)
+        .collect();
     serving.sort_unstable();
     serving.dedup();
     Frontend {
@@ -112,7 +115,10 @@ fn import_from_ourselves(slice: &EndpointSlice, settings: &Settings) -> Option<P
     (slice.source == SourceCluster::Remote(settings.cluster_name.clone())).then(|| Problem {
         object: slice_reference(slice),
         field: "metadata".into(),
-        message: format!("its importer says that it comes from {0}, and --cluster-name is {0}", settings.cluster_name),
+        message: format!(
+            "its importer says that it comes from {0}, and --cluster-name is {0}",
+            settings.cluster_name
+        ),
         remedy: "it is used as a remote one; see whether --cluster-name is this cluster's".into(),
     })
 }

@@ -176,7 +176,10 @@ impl Resolver {
             Some(Problem {
                 object: reference(model.service(&claim.service)?),
                 field: "spec.clusterIPs".into(),
-                message: format!("{key} is also claimed by {}, which comes first (by age, then name)", winner.service),
+                message: format!(
+                    "{key} is also claimed by {}, which comes first (by age, then name)",
+                    winner.service
+                ),
                 remedy: "it is not served there; give one of them another address or port".into(),
             })
         };

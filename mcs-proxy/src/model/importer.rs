@@ -50,7 +50,8 @@ pub fn source_cluster(slice: &SliceMetadata<'_>, own_name: &str) -> SourceCluste
         if let Some(cluster) = label("mirror.linkerd.io/cluster-name") {
             return named(Some(cluster));
         }
-        if annotation("multicluster.antrea.io/imported-service").is_some() || service.starts_with("gke-mcs-") {
+        if annotation("multicluster.antrea.io/imported-service").is_some() || service.starts_with("gke-mcs-")
+        {
             return SourceCluster::Unknown;
         }
     }
@@ -99,7 +100,12 @@ mod tests {
         let derived = (SERVICE_NAME, "derived-legacy");
         let rows: &[(&str, Pairs<'_>, Pairs<'_>, SourceCluster)] = &[
             ("no managed-by at all", &[], &[], SourceCluster::Local),
-            ("the local controller, whatever else it says", &[LOCAL, (MCS, "member1")], provider, SourceCluster::Local),
+            (
+                "the local controller, whatever else it says",
+                &[LOCAL, (MCS, "member1")],
+                provider,
+                SourceCluster::Local,
+            ),
             ("Karmada", &[KARMADA], provider, remote("member1")),
             ("Karmada without its annotation", &[KARMADA], &[], SourceCluster::Unknown),
             ("imported-member1-legacy-r6tkw", &[derived], &[], remote("member1")),
@@ -120,7 +126,12 @@ mod tests {
             ),
             ("gke", &[MIRRORED, (SERVICE_NAME, "gke-mcs-x1")], &[], SourceCluster::Unknown),
             ("mirrored from local Endpoints", &[MIRRORED, (SERVICE_NAME, "db")], &[], SourceCluster::Local),
-            ("karmada.io/managed is on local slices too", &[("karmada.io/managed", "true")], &[], SourceCluster::Local),
+            (
+                "karmada.io/managed is on local slices too",
+                &[("karmada.io/managed", "true")],
+                &[],
+                SourceCluster::Local,
+            ),
         ];
         for (name, labels, annotations, expected) in rows {
             let (labels, annotations) = (map(labels), map(annotations));

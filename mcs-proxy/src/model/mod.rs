@@ -5,6 +5,8 @@ mod problem;
 mod service;
 mod slice;
 mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 mod validation;
 
 pub use importer::{SliceMetadata, source_cluster};

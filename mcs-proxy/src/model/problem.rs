@@ -75,8 +75,7 @@ impl ProblemTracker {
         let current: BTreeSet<&Problem> = current.into_iter().collect();
         let arisen: Vec<Problem> =
             current.iter().filter(|problem| !self.known.contains(**problem)).map(|&p| p.clone()).collect();
-        let solved: Vec<Problem> =
-            self.known.extract_if(.., |problem| !current.contains(problem)).collect();
+        let solved: Vec<Problem> = self.known.extract_if(.., |problem| !current.contains(problem)).collect();
         self.known.extend(arisen.iter().cloned());
         ProblemNews { arisen, solved }
     }

@@ -12,10 +12,17 @@ use serde_json::Value;
 pub enum Manifest {
     Object(Object),
     /// One of ours, but not as Kubernetes types it.
-    Unreadable { kind: ObjectKind, key: NamespacedName, problem: Problem },
+    Unreadable {
+        kind: ObjectKind,
+        key: NamespacedName,
+        problem: Problem,
+    },
     /// No Kubernetes object, or one without a name; which makes it the file's problem. `field` is its path within
     /// the document.
-    Nameless { field: String, message: String },
+    Nameless {
+        field: String,
+        message: String,
+    },
 }
 
 /// The objects in a document: none, if it is of a kind that does not concern us; several, if it is a `List`.
@@ -52,7 +59,8 @@ fn collect(
             Some(Value::Array(items)) => {
                 let implied = Some(item_kind).filter(|kind| !kind.is_empty());
                 for (i, item) in items.into_iter().enumerate() {
-                    let path = if path.is_empty() { format!("items[{i}]") } else { format!("{path}.items[{i}]") };
+                    let path =
+                        if path.is_empty() { format!("items[{i}]") } else { format!("{path}.items[{i}]") };
                     collect(item, &path, implied, cluster_name, found);
                 }
             }

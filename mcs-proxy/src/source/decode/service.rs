@@ -200,7 +200,8 @@ fn session_affinity(spec: &api::ServiceSpec, report: &mut Report) -> SessionAffi
         None | Some("" | "None") => SessionAffinity::None,
         Some("ClientIP") => {
             let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
-            let said = config.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(AFFINITY_SECONDS as i32);
+            let said =
+                config.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(AFFINITY_SECONDS as i32);
             let timeout_seconds = match u32::try_from(said) {
                 Ok(seconds @ 1..=MOST_AFFINITY_SECONDS) => seconds,
                 Ok(_) | Err(_) => {

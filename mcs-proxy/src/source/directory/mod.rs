@@ -42,8 +42,8 @@ pub async fn run(path: &Path, cluster_name: &str, events: mpsc::Sender<Event>) -
     let unreadable = |source| DirectoryError::Unreadable { path: path.to_owned(), source };
     tokio::fs::read_dir(path).await.map(drop).map_err(unreadable)?;
     // Watch first, then read: what changes in between is read twice rather than never.
-    let mut watch = Watch::new(path)
-        .map_err(|source| DirectoryError::Unwatchable { path: path.to_owned(), source })?;
+    let mut watch =
+        Watch::new(path).map_err(|source| DirectoryError::Unwatchable { path: path.to_owned(), source })?;
     let files = scan(path.to_owned()).await.map_err(unreadable)?;
     let mut content = Content::new(cluster_name);
     let mut news = content.start(files);
