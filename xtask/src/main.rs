@@ -28,7 +28,11 @@ enum Task {
         purpose: Purpose,
     },
     /// Build the eBPF programs alone and print the path and size of the object
-    Ebpf,
+    Ebpf {
+        /// Fail on the compiler's warnings too
+        #[arg(long)]
+        deny_warnings: bool,
+    },
     /// Watch one Service's connections split over clusters of network namespaces
     Demo(demo::Options),
     /// Run the tests, all of them or those whose names contain one of the given words; as root
@@ -62,9 +66,9 @@ fn run(task: &Task) -> Result<()> {
             setup::report(&workspace, *purpose);
             Ok(())
         }
-        Task::Ebpf => {
+        Task::Ebpf { deny_warnings } => {
             setup::run(&workspace, Purpose::Build)?;
-            ebpf::run(&workspace)
+            ebpf::run(&workspace, *deny_warnings)
         }
         Task::Demo(options) => {
             if options.needs_tools() {
