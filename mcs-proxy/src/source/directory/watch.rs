@@ -105,7 +105,7 @@ impl Signs {
     fn note_writers(&self, event: notify::Event) {
         let mut writers = self.writers();
         if let EventKind::Modify(ModifyKind::Data(_)) = event.kind {
-            writers.extend(event.paths);
+            writers.extend(event.paths.into_iter().filter(|path| super::manifest_name(path).is_some()));
         } else {
             // Closed, removed or renamed.
             event.paths.iter().for_each(|path| {

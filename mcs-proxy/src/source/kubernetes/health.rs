@@ -113,7 +113,7 @@ fn advice(error: &watcher::Error) -> &'static str {
 }
 
 /// The error with those that caused it, unless it names them itself.
-fn with_causes(error: &dyn Error) -> String {
+pub(super) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
