@@ -43,7 +43,6 @@ fn karmadas_slices_are_read_with_their_cluster_and_their_null_lists() {
             r#"member1-serve-4j6n5 serve member1 [":8080"] ["10.10.0.6"]"#,
             r#"member2-serve-mnvft serve member2 [":8080"] ["10.12.0.6"]"#,
             r#"serve-rnxxl serve local [] []"#,
-            r#"headless-qmgnc headless local [] []"#,
             r#"imported-member1-legacy-r6tkw derived-legacy member1 ["http:8080"] ["10.10.0.9"]"#,
             r#"kubernetes kubernetes local ["https:21022"] ["192.0.2.10"]"#,
             r#"member1-headless-z4wpq headless member1 ["http:8080"] ["10.10.0.7"]"#,

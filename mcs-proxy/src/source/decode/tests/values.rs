@@ -42,10 +42,27 @@ fn what_a_slice_leaves_out_is_as_kube_proxy_takes_it() {
 
     let nil_port = slice_of(patched_slice(&[("/ports/0/port", Value::Null)]));
     assert_eq!((nil_port.ports.len(), nil_port.problems), (1, vec![]));
-    for nothing in
-        [patched_slice(&[("/addressType", json!("FQDN"))]), patched_slice(&[("/metadata/labels", json!({}))])]
-    {
-        assert_eq!(manifests(nothing, "member2"), []);
+    for (pointer, value) in [
+        ("/addressType", json!("FQDN")),
+        ("/metadata/labels", json!({})),
+        ("/metadata/labels/service.kubernetes.io~1headless", json!("")),
+    ] {
+        assert_eq!(manifests(patched_slice(&[(pointer, value)]), "member2"), []);
+    }
+}
+
+#[test]
+fn services_without_an_address_of_their_own() {
+    for (pointer, value) in [
+        ("/spec/clusterIP", json!("None")),
+        ("/spec/clusterIPs", json!(["None"])),
+        ("/spec/clusterIP", json!("")),
+        ("/spec/clusterIP", Value::Null),
+        ("/spec/type", json!("ExternalName")),
+        ("/metadata/labels/service.kubernetes.io~1headless", json!("")),
+    ] {
+        let service = service_of(patched_service(&[(pointer, value)]));
+        assert_eq!((service.cluster_ips, service.problems), (vec![], vec![]), "{pointer}");
     }
 }
 
