@@ -12,7 +12,8 @@ pub struct Service {
     pub opt_in: OptIn,
     /// Whether kube-proxy serves it too. Not with the label `service.kubernetes.io/service-proxy-name`.
     pub kube_proxy_beneath: bool,
-    /// `spec.clusterIPs`; empty for headless and ExternalName Services.
+    /// `spec.clusterIPs`; empty for headless Services (by `None` or by the label `service.kubernetes.io/headless`), for
+    /// ExternalName ones, and as long as there is no address.
     pub cluster_ips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
     /// `mcs-proxy.io/algorithm`; `None`: the daemon's default.
