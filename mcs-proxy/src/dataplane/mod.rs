@@ -7,6 +7,10 @@
 
 mod dump;
 pub mod fake;
+pub mod kernel;
+pub mod loader;
+pub mod pins;
+pub mod sys;
 pub mod table;
 
 pub use dump::{Dump, FlowRef, frontend_key, service_key};
