@@ -53,7 +53,7 @@ pub enum Refusal {
     Capabilities { missing: Vec<&'static str> },
     #[error("Linux {found} is too old: {} or later is needed", MINIMUM_KERNEL.0)]
     Kernel { found: String },
-    #[error("what kernel this is can't be found out: {0}")]
+    #[error("whether the rights suffice can't be found out: {0}")]
     Unknown(#[from] SysError),
     #[error(transparent)]
     Pins(#[from] PinsError),
@@ -92,7 +92,7 @@ pub fn preflight(dir: &PinDir) -> Result<(), Refusal> {
     const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
     let found = KernelVersion::current().map_err(|error| Refusal::Kernel { found: error.to_string() })?;
     if found < MINIMUM_KERNEL.1 {
-        return Err(Refusal::Kernel { found: format!("{found:?}") });
+        return Err(Refusal::Kernel { found: found.to_string() });
     }
     let effective = sys::effective_capabilities()?;
     let missing: Vec<_> =

@@ -7,7 +7,10 @@
 
 mod dump;
 pub mod fake;
+pub mod flows;
+pub mod interfaces;
 pub mod kernel;
+pub mod links;
 pub mod loader;
 pub mod pins;
 pub mod sys;
