@@ -6,7 +6,7 @@ use crate::{
     rewrite::{End, rewrite},
     verdict::conclude,
 };
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use mcs_proxy_ebpf::abi::{Direction, Tuple, Verdict};
 
@@ -26,6 +26,12 @@ fn to_pod(ctx: TcContext) -> i32 {
 #[classifier]
 fn clock(_: TcContext) -> i32 {
     flow::ticks() as i32
+}
+
+/// Does nothing: what the others are measured against.
+#[classifier]
+fn empty(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
 }
 
 #[inline(always)]

@@ -9,9 +9,13 @@
 
 #![deny(unsafe_code)]
 
+//CLI
+pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod desired;
 pub mod model;
+pub mod observe;
 pub mod source;
 
 /// The eBPF programs, as `build.rs` compiled them: an ELF object for the loader. Aligned, because it is parsed in

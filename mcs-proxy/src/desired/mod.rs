@@ -1,4 +1,17 @@
 //! What the maps should hold: a pure function of the model and the node.
+//!
+//! [`frontends_of`] is that function for one Service; the [`Resolver`] keeps its results for all of them, settles who
+//! gets a VIP and port that two Services claim, and yields only what changed.
+
+mod eligibility;
+mod frontends;
+mod opt_in;
+mod resolver;
+mod slots;
+
+pub use frontends::frontends_of;
+pub use opt_in::is_ours;
+pub use resolver::{Changes, Resolver};
 
 use crate::model::{NamespacedName, SourceCluster};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
@@ -10,6 +23,17 @@ use std::{
 
 /// Every frontend that should exist, by what a client calls.
 pub type Desired = BTreeMap<FrontendKey, Frontend>;
+
+/// What holds for all Services of this daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `--cluster-name`: this cluster's.
+    pub cluster_name: String,
+    /// `--default-algorithm`: where a Service names none.
+    pub default_algorithm: Algorithm,
+    /// `--all-services`: whatever has a ClusterIP is ours, unless it says otherwise.
+    pub all_services: bool,
+}
 
 /// What a client calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,12 +1,20 @@
 //! Services and EndpointSlices as mcs-proxy understands them: decoded, typed, without I/O.
 
+mod importer;
 mod problem;
 mod service;
 mod slice;
+mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+mod validation;
 
-pub use problem::{ObjectKind, ObjectRef, Problem};
-pub use service::{OptIn, Service, ServicePort, SessionAffinity};
+pub use importer::{SliceMetadata, source_cluster};
+pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
+pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
 pub use slice::{Endpoint, EndpointSlice, SlicePort, SourceCluster};
+pub use store::Model;
+pub use validation::rejection;
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// Something is wrong with one field of one object; everything else goes on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,10 +19,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Which object, as people name it: `Service default/serve`.
+/// Which object, as people name it: `Service default/serve`, `File serve.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRef {
     pub kind: ObjectKind,
+    /// Empty for a file.
     pub namespace: String,
     pub name: String,
 }
@@ -30,7 +31,10 @@ pub struct ObjectRef {
 impl fmt::Display for ObjectRef {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, namespace, name } = self;
-        write!(formatter, "{kind} {namespace}/{name}")
+        match kind {
+            ObjectKind::Service | ObjectKind::EndpointSlice => write!(formatter, "{kind} {namespace}/{name}"),
+            ObjectKind::File => write!(formatter, "{kind} {name}"),
+        }
     }
 }
 
@@ -38,6 +42,8 @@ impl fmt::Display for ObjectRef {
 pub enum ObjectKind {
     Service,
     EndpointSlice,
+    /// A file of the directory source, or the directory itself. Only ever the object of a [`Problem`].
+    File,
 }
 
 impl fmt::Display for ObjectKind {
@@ -45,6 +51,64 @@ impl fmt::Display for ObjectKind {
         formatter.write_str(match self {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::File => "File",
         })
+    }
+}
+
+/// Tells which problems are news, so that each is logged once and not at every change or resync.
+#[derive(Debug, Default)]
+pub struct ProblemTracker {
+    known: BTreeSet<Problem>,
+}
+
+/// How the problems changed since the last look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ProblemNews {
+    pub arisen: Vec<Problem>,
+    pub solved: Vec<Problem>,
+}
+
+impl ProblemTracker {
+    /// Compares all `current` problems with those of the last call. One that went and came back is news again.
+    pub fn update<'a>(&mut self, current: impl IntoIterator<Item = &'a Problem>) -> ProblemNews {
+        let current: BTreeSet<&Problem> = current.into_iter().collect();
+        let arisen: Vec<Problem> =
+            current.iter().filter(|problem| !self.known.contains(**problem)).map(|&p| p.clone()).collect();
+        let solved: Vec<Problem> = self.known.extract_if(.., |problem| !current.contains(problem)).collect();
+        self.known.extend(arisen.iter().cloned());
+        ProblemNews { arisen, solved }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(kind: ObjectKind, name: &str) -> Problem {
+        Problem {
+            object: ObjectRef { kind, namespace: "default".into(), name: name.into() },
+            field: "spec.ports".into(),
+            message: "empty".into(),
+            remedy: "add a port".into(),
+        }
+    }
+
+    #[test]
+    fn a_problem_reads_as_one_line_that_names_object_field_and_way_out() {
+        let service = problem(ObjectKind::Service, "serve");
+        assert_eq!(service.to_string(), "Service default/serve: spec.ports: empty; add a port");
+        let file = problem(ObjectKind::File, "serve.yaml");
+        assert_eq!(file.to_string(), "File serve.yaml: spec.ports: empty; add a port");
+    }
+
+    #[test]
+    fn a_problem_is_news_once_and_again_after_it_was_solved() {
+        let (a, b) = (problem(ObjectKind::Service, "a"), problem(ObjectKind::Service, "b"));
+        let mut tracker = ProblemTracker::default();
+        assert_eq!(tracker.update([&a, &b, &a]).arisen, [a.clone(), b.clone()]);
+        assert_eq!(tracker.update([&b, &a]), ProblemNews::default());
+        assert_eq!(tracker.update([&b]), ProblemNews { arisen: vec![], solved: vec![a.clone()] });
+        assert_eq!(tracker.update([&a, &b]).arisen, [a]);
     }
 }

@@ -1,22 +1,51 @@
-use super::NamespacedName;
+use super::{NamespacedName, Problem};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::net::IpAddr;
 
-/// A Service that has ClusterIPs, as far as it concerns us.
+/// A Service, as far as it concerns us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub key: NamespacedName,
     /// `metadata.creationTimestamp`, seconds since the epoch; of two Services with one VIP and port the older wins.
+    /// `i64::MAX` where there is none: an unknown age beats no known one.
     pub created: i64,
     pub opt_in: OptIn,
+    /// Whether kube-proxy serves it too. Not with the label `service.kubernetes.io/service-proxy-name`.
+    pub kube_proxy_beneath: bool,
     /// `spec.clusterIPs`; empty for headless and ExternalName Services.
     pub cluster_ips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
     /// `mcs-proxy.io/algorithm`; `None`: the daemon's default.
     pub algorithm: Option<Algorithm>,
     pub session_affinity: SessionAffinity,
+    pub internal_traffic_policy: TrafficPolicy,
     /// Has node ports, external IPs or load balancer addresses, which mcs-proxy does not serve.
     pub externally_exposed: bool,
+    pub malformed: Malformed,
+    /// What the decoder found wrong with it. The [`Model`](super::Model) keeps them apart from the object.
+    pub problems: Vec<Problem>,
+}
+
+impl Service {
+    /// Puts `previous`'s values where this one's were malformed: a value that cannot be read changes nothing.
+    pub(super) fn keep_last_good_of(&mut self, previous: &Self) {
+        let Malformed { opt_in, algorithm } = self.malformed;
+        if opt_in {
+            self.opt_in = previous.opt_in;
+        }
+        if algorithm {
+            self.algorithm = previous.algorithm;
+        }
+    }
+}
+
+/// Which values of a Service could not be read. They stand at their defaults until the model puts the last good ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Malformed {
+    /// `mcs-proxy.io/enabled`
+    pub opt_in: bool,
+    /// `mcs-proxy.io/algorithm`
+    pub algorithm: bool,
 }
 
 /// What the object itself says about being served by us.
@@ -46,4 +75,12 @@ pub struct ServicePort {
 pub enum SessionAffinity {
     None,
     ClientIp { timeout_seconds: u32 },
+}
+
+/// `spec.internalTrafficPolicy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    Cluster,
+    /// Only endpoints on the client's node.
+    Local,
 }

@@ -1,4 +1,4 @@
-use super::NamespacedName;
+use super::{NamespacedName, Problem};
 use mcs_proxy_ebpf::abi::Protocol;
 use std::{fmt, net::IpAddr};
 
@@ -13,6 +13,8 @@ pub struct EndpointSlice {
     pub ports: Vec<SlicePort>,
     /// `null` in a placeholder of Karmada's: then empty.
     pub endpoints: Vec<Endpoint>,
+    /// What the decoder found wrong with it. The [`Model`](super::Model) keeps them apart from the object.
+    pub problems: Vec<Problem>,
 }
 
 /// The cluster whose pods a slice names.

@@ -1,6 +1,13 @@
 //! Where objects come from. Every source gives the same events.
 
-use crate::model::{EndpointSlice, NamespacedName, ObjectKind, Problem, Service};
+pub mod decode;
+pub mod directory;
+pub mod kubernetes;
+mod spec;
+
+pub use spec::{SourceSpec, UnknownSource};
+
+use crate::model::{EndpointSlice, NamespacedName, ObjectKind, ObjectRef, Problem, Service};
 
 /// What a source tells the daemon's writer, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,12 +18,48 @@ pub enum Event {
     Deleted(ObjectKind, NamespacedName),
     /// A complete list of one kind: whatever is not in it is gone. The first one of a kind says that it is synced.
     Replaced(ObjectKind, Vec<Object>),
-    /// An object or a file could not be read, wholly or in part. What was last good stays.
+    /// An object or a file could not be read at all. What was last good stays. (What is wrong with an object that
+    /// could be read travels in its `problems`.)
     Problem(Problem),
+    /// No [`Event::Problem`] told of this object or file holds any longer.
+    Mended(ObjectRef),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     Service(Service),
     EndpointSlice(EndpointSlice),
+}
+
+impl Object {
+    #[must_use]
+    pub const fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Service(_) => ObjectKind::Service,
+            Self::EndpointSlice(_) => ObjectKind::EndpointSlice,
+        }
+    }
+
+    #[must_use]
+    pub const fn key(&self) -> &NamespacedName {
+        match self {
+            Self::Service(service) => &service.key,
+            Self::EndpointSlice(slice) => &slice.key,
+        }
+    }
+
+    #[must_use]
+    pub const fn problems(&self) -> &Vec<Problem> {
+        match self {
+            Self::Service(service) => &service.problems,
+            Self::EndpointSlice(slice) => &slice.problems,
+        }
+    }
+
+    pub(crate) const fn problems_mut(&mut self) -> &mut Vec<Problem> {
+        match self {
+            Self::Service(service) => &mut service.problems,
+            Self::EndpointSlice(slice) => &mut slice.problems,
+        }
+    }
 }

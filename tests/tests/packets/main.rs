@@ -1,4 +1,5 @@
 //! What each kind of packet becomes: the real programs, run by the kernel on packets written down here.
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod programs;
 mod wire;
@@ -467,4 +468,15 @@ fn a_sequence_number_is_the_only_thing_that_makes_a_syn_new() {
         assert_goes_to(&mut programs, &retransmit, net.backends[0], Verdict::Forwarded);
     }
     assert_eq!(programs.service_counters(1).flows, 1);
+}
+
+/// A quarter of the kernel's limit: the verifier of another kernel, or the output of another compiler, may need
+/// several times what today's do.
+#[test]
+fn every_program_is_verified_within_a_quarter_of_the_kernels_limit() {
+    let mut programs = Programs::load();
+    for program in ["from_pod", "to_pod", "clock"] {
+        let verified = programs.instructions(program);
+        assert!(verified <= 250_000, "{program}: {verified} instructions");
+    }
 }

@@ -1,0 +1,215 @@
+//! The command line: every flag, its default and its help.
+
+use crate::source::SourceSpec;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
+use std::path::{Path, PathBuf};
+
+/// eBPF dataplane for Kubernetes Services that span clusters
+#[derive(Debug, Parser)]
+#[command(name = "mcs-proxy", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub places: Places,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where a node's state is. Several nodes on one kernel (network namespaces) need a pin directory each.
+#[derive(Clone, Debug, Args)]
+pub struct Places {
+    /// Directory on bpffs for the pinned maps and links
+    #[arg(long, global = true, env = "MCS_PROXY_PIN_DIR", default_value = "/sys/fs/bpf/mcs-proxy")]
+    pub pin_dir: PathBuf,
+    /// Directory for the names that belong to what the maps hold [default: /run/ and the last part of --pin-dir]
+    #[arg(long, global = true, env = "MCS_PROXY_RUN_DIR")]
+    pub run_dir: Option<PathBuf>,
+}
+
+impl Places {
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.run_dir.clone().unwrap_or_else(|| {
+            let name = self.pin_dir.file_name().unwrap_or_else(|| "mcs-proxy".as_ref());
+            Path::new("/run").join(name)
+        })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon of this node
+    Run(Box<Run>),
+    /// Frontends and their endpoints, as `ipvsadm -Ln` lists them, with cluster and verdict
+    Services(List),
+    /// Backends that the maps hold, one a line
+    Backends(List),
+    /// Flows that the maps hold, one a line, as `ipvsadm -Lnc` lists them
+    Connections(List),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Name of this cluster, as the others know it
+    #[arg(long, value_name = "NAME", value_parser = cluster_name)]
+    pub cluster_name: String,
+    /// Where Services and EndpointSlices come from: `kubernetes` or `directory=PATH`
+    #[arg(long, default_value = "kubernetes", value_name = "SOURCE")]
+    pub source: SourceSpec,
+    /// For `--source kubernetes` [default: $KUBECONFIG, ~/.kube/config, else the pod's service account]
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How a Service without `mcs-proxy.io/algorithm` spreads its flows
+    #[arg(long, value_enum, default_value = "round-robin")]
+    pub default_algorithm: AlgorithmName,
+    /// Serve every Service that has a ClusterIP, unless it says otherwise
+    #[arg(long)]
+    pub all_services: bool,
+    /// Interfaces to leave alone; `*` stands for any characters; may be repeated
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude_interface: Vec<String>,
+    /// Hook to attach to; `auto` takes tcx where the kernel has it (6.6)
+    #[arg(long, value_enum, default_value = "auto")]
+    pub hook: HookName,
+    #[command(flatten)]
+    pub sizes: Sizes,
+    /// Let the eBPF programs log new flows, at debug level: costs speed, for development
+    #[arg(long)]
+    pub bpf_log: bool,
+}
+
+/// Capacities. Raising one takes a restart after removing the pin directory.
+#[derive(Clone, Debug, Args)]
+pub struct Sizes {
+    /// Frontends: one for each VIP, port and protocol
+    #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.frontends, value_parser = size(1 << 22))]
+    pub max_frontends: u32,
+    /// Slots: one for each endpoint of each frontend, and one more for each frontend
+    #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.elements, value_parser = size(1 << 26))]
+    pub max_slots: u32,
+    /// Backends: one for each endpoint of each frontend
+    #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.backend_ids, value_parser = size(1 << 24))]
+    pub max_backends: u32,
+    /// Flows
+    #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.flows, value_parser = size(1 << 26))]
+    pub max_flows: u32,
+}
+
+impl Sizes {
+    #[must_use]
+    pub const fn map_sizes(&self) -> MapSizes {
+        let &Self { max_frontends, max_slots, max_backends, max_flows } = self;
+        MapSizes {
+            frontends: max_frontends,
+            elements: max_slots,
+            backend_ids: max_backends,
+            flows: max_flows,
+            ..MapSizes::DEFAULT
+        }
+    }
+}
+
+/// For the commands that list something.
+#[derive(Clone, Debug, Args)]
+pub struct List {
+    /// Only this Service: NAMESPACE/NAME
+    #[arg(value_name = "SERVICE", value_parser = service_name)]
+    pub service: Option<String>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AlgorithmName {
+    RoundRobin,
+    Random,
+}
+
+impl From<AlgorithmName> for Algorithm {
+    fn from(name: AlgorithmName) -> Self {
+        match name {
+            AlgorithmName::RoundRobin => Self::RoundRobin,
+            AlgorithmName::Random => Self::Random,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HookName {
+    Auto,
+    Tcx,
+    Clsact,
+}
+
+fn size(largest: i64) -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(2..=largest)
+}
+
+fn service_name(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(text.to_owned())
+        }
+        Some(_) | None => Err("a Service is named NAMESPACE/NAME, such as default/serve".into()),
+    }
+}
+
+/// A cluster's name is what a label may hold: RFC 1123, at most 63 characters.
+fn cluster_name(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = (1..=63).contains(&text.len())
+        && text.chars().all(inner)
+        && text.starts_with(edge)
+        && text.ends_with(edge);
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("a cluster's name has at most 63 lower-case letters, digits, `-` and `.`, and begins and ends with a \
+             letter or digit"
+            .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn several_nodes_on_one_kernel_have_a_run_directory_each() {
+        let places = |pin_dir: &str| Places { pin_dir: pin_dir.into(), run_dir: None };
+        assert_eq!(places("/sys/fs/bpf/mcs-proxy").run_dir(), Path::new("/run/mcs-proxy"));
+        assert_eq!(places("/sys/fs/bpf/mcs-proxy-member2/").run_dir(), Path::new("/run/mcs-proxy-member2"));
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_would_be_good() {
+        for (arguments, said) in [
+            (&["run", "--cluster-name", "Member_1"][..], "63 lower-case letters"),
+            (&["run", "--cluster-name", ""], "63 lower-case letters"),
+            (&["run"], "--cluster-name"),
+            (&["run", "--cluster-name", "m", "--source", "etcd"], "`kubernetes` or `directory=PATH`"),
+            (&["run", "--cluster-name", "m", "--default-algorithm", "rr"], "round-robin"),
+            (&["run", "--cluster-name", "m", "--max-flows", "0"], "2..="),
+            (&["services", "serve"], "default/serve"),
+            (&["services", "-o", "xml"], "table, json, yaml"),
+        ] {
+            let error = Cli::try_parse_from(["mcs-proxy"].iter().chain(arguments)).unwrap_err().to_string();
+            assert!(error.contains(said), "{arguments:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The one writer of the maps: takes events in, and makes the maps hold what they ask for.
+
+use crate::{
+    dataplane::{
+        Dataplane, DataplaneError, Operation,
+        table::{CapacityError, Plan, Rejected, Table},
+    },
+    desired::{Changes, Desired, FrontendKey, Resolver, Settings},
+    model::{Model, NamespacedName, Problem, ProblemTracker},
+    source::Event,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use tracing::{error, info, warn};
+
+/// Everything between an event and the maps.
+#[derive(Debug)]
+pub struct Writer<D> {
+    dataplane: D,
+    table: Table,
+    model: Model,
+    resolver: Resolver,
+    tracker: ProblemTracker,
+    /// Services that changed since the last commit.
+    affected: BTreeSet<NamespacedName>,
+    phase: Phase,
+    /// What did not fit at the last attempt, so that each is logged once.
+    rejected: BTreeMap<FrontendKey, CapacityError>,
+}
+
+/// How the maps stand to what the sources told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not every source has told all it has: what the maps hold from before stays untouched.
+    Waiting,
+    /// The maps may hold anything: the next commit compares all of it.
+    Resync,
+    /// The maps hold the desired state but for what `affected` says.
+    Synced,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// Nothing to do, or not every source has synced yet.
+    Idle,
+    /// The maps changed, or what people are told about them did.
+    Programmed,
+    /// The kernel refused a step. What is in the maps is consistent, and a later commit starts over.
+    Failed,
+}
+
+impl<D: Dataplane> Writer<D> {
+    /// Adopts what the maps hold.
+    ///
+    /// # Errors
+    /// The maps cannot be read.
+    pub fn new(dataplane: D, settings: Settings) -> Result<Self, DataplaneError> {
+        let table = Table::recover(&dataplane.dump()?);
+        Ok(Self {
+            dataplane,
+            table,
+            model: Model::default(),
+            resolver: Resolver::new(settings),
+            tracker: ProblemTracker::default(),
+            affected: BTreeSet::new(),
+            phase: Phase::Waiting,
+            rejected: BTreeMap::new(),
+        })
+    }
+
+    /// Takes an event in. The maps change with the next [`Self::commit`], so that a burst of events is one change.
+    pub fn take(&mut self, event: Event) {
+        self.affected.extend(self.model.apply(event));
+    }
+
+    /// Makes the maps hold what the events so far ask for.
+    pub fn commit(&mut self) -> Commit {
+        if !self.model.is_synced() {
+            self.report_problems();
+            return Commit::Idle;
+        }
+        let affected = std::mem::take(&mut self.affected);
+        let first = self.phase == Phase::Waiting;
+        let changes = if first {
+            let all = self.model.services().map(|service| service.key.clone()).collect();
+            self.resolver.update(&self.model, &all)
+        } else {
+            self.resolver.update(&self.model, &affected)
+        };
+        self.report_problems();
+        let plan = match self.phase {
+            Phase::Synced if changes.is_empty() => return Commit::Idle,
+            // Any change may have made room for what did not fit before.
+            Phase::Synced if self.rejected.is_empty() => self.table.plan(&changes.upserts, &changes.removals),
+            Phase::Waiting | Phase::Resync | Phase::Synced => self.table.sync(self.resolver.desired()),
+        };
+        self.run(plan, &changes, first)
+    }
+
+    fn run(&mut self, plan: Plan, changes: &Changes, first: bool) -> Commit {
+        if let Err(failure) = self.dataplane.run(&plan.transaction) {
+            error!("{failure}; the maps stay as they are and all of it is tried again");
+            self.start_over();
+            return Commit::Failed;
+        }
+        self.phase = Phase::Synced;
+        self.report_rejected(plan.rejected);
+        let desired = self.resolver.desired();
+        let backends: usize = desired.values().map(|frontend| frontend.slots.len()).sum();
+        let (frontends, changed) = (desired.len(), changes.upserts.len() + changes.removals.len());
+        if first {
+            info!(frontends, backends, "synced");
+        } else {
+            info!(changed, frontends, backends, "programmed");
+        }
+        Commit::Programmed
+    }
+
+    /// At an idle moment: waits for what was let go of, so that the next change need not.
+    pub fn reclaim(&mut self) {
+        let transaction = self.table.reclaim();
+        if let Err(failure) = self.dataplane.run(&transaction) {
+            error!("{failure}; all of it is tried again");
+            self.start_over();
+        }
+    }
+
+    /// Whether the maps were left behind by a failure.
+    #[must_use]
+    pub fn needs_retry(&self) -> bool {
+        self.phase == Phase::Resync
+    }
+
+    #[must_use]
+    pub const fn desired(&self) -> &Desired {
+        self.resolver.desired()
+    }
+
+    pub const fn table(&mut self) -> &mut Table {
+        &mut self.table
+    }
+
+    /// Carries out a transaction that [`Self::table`] has planned.
+    pub fn carry_out(&mut self, transaction: &[Operation]) {
+        if let Err(failure) = self.dataplane.run(transaction) {
+            error!("{failure}; all of it is tried again");
+            self.start_over();
+        }
+    }
+
+    fn start_over(&mut self) {
+        self.phase = if self.phase == Phase::Waiting && !self.model.is_synced() {
+            Phase::Waiting
+        } else {
+            Phase::Resync
+        };
+        match self.dataplane.dump() {
+            Ok(dump) => self.table = Table::recover(&dump),
+            Err(failure) => error!("{failure}; cannot tell what the maps hold"),
+        }
+    }
+
+    fn report_problems(&mut self) {
+        let problems: Vec<&Problem> = self.model.problems().chain(self.resolver.problems()).collect();
+        let news = self.tracker.update(problems);
+        for problem in news.arisen {
+            warn!("{problem}");
+        }
+        for problem in news.solved {
+            info!("solved: {}: {}: {}", problem.object, problem.field, problem.message);
+        }
+    }
+
+    /// `rejected`: all that does not fit now. (A plan of part of the frontends is only made while all fit.)
+    fn report_rejected(&mut self, rejected: Vec<Rejected>) {
+        let known = std::mem::take(&mut self.rejected);
+        for one in rejected {
+            if known.get(&one.key) != Some(&one.error) {
+                let frontend = self.resolver.desired().get(&one.key);
+                let service = frontend.map(|frontend| frontend.service.to_string()).unwrap_or_default();
+                error!("Service {service}: {}: {}", one.key, one.error);
+            }
+            self.rejected.insert(one.key, one.error);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -1,0 +1,135 @@
+use super::*;
+use crate::{
+    dataplane::{fake::FakeDataplane, service_key},
+    desired::FrontendKey,
+    model::ObjectKind,
+    source::{Object, decode},
+};
+use mcs_proxy_ebpf::abi::{Algorithm, MapSizes, Protocol};
+use serde_json::json;
+
+const SIZES: MapSizes = MapSizes { frontends: 8, elements: 32, backend_ids: 16, ..MapSizes::DEFAULT };
+
+fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
+    let settings = Settings {
+        cluster_name: "member2".into(),
+        default_algorithm: Algorithm::RoundRobin,
+        all_services: false,
+    };
+    Writer::new(dataplane, settings).unwrap()
+}
+
+fn service(name: &str, vip: &str) -> Object {
+    let manifest = json!({
+        "metadata": {"name": name, "namespace": "default", "annotations": {"mcs-proxy.io/enabled": "true"}},
+        "spec": {"clusterIP": vip, "clusterIPs": [vip], "ports": [{"port": 80}]},
+    });
+    Object::Service(decode::service(&serde_json::from_value(manifest).unwrap()))
+}
+
+fn slice(service: &str, addresses: &[&str]) -> Object {
+    let endpoints: Vec<_> = addresses.iter().map(|address| json!({"addresses": [address]})).collect();
+    let manifest = json!({
+        "metadata": {"name": format!("{service}-1"), "namespace": "default",
+            "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints,
+    });
+    Object::EndpointSlice(decode::slice(&serde_json::from_value(manifest).unwrap(), "member2").unwrap())
+}
+
+/// What the maps lead the story's frontend to.
+fn backends(writer: &Writer<FakeDataplane>, vip: &str) -> Option<Vec<String>> {
+    let key = FrontendKey { vip: vip.parse().unwrap(), port: 80, protocol: Protocol::Tcp };
+    let view = writer.dataplane.lookup(&service_key(&key)).unwrap()?;
+    Some(view.slots.iter().map(|slot| slot.address.to_ip().to_string()).collect())
+}
+
+fn synced(objects: [(ObjectKind, Vec<Object>); 2]) -> Writer<FakeDataplane> {
+    let mut writer = writer(FakeDataplane::new(&SIZES));
+    for (kind, objects) in objects {
+        writer.take(Event::Replaced(kind, objects));
+    }
+    assert_eq!(writer.commit(), Commit::Programmed);
+    writer
+}
+
+fn story() -> Writer<FakeDataplane> {
+    synced([
+        (ObjectKind::Service, vec![service("serve", "10.13.181.116")]),
+        (ObjectKind::EndpointSlice, vec![slice("serve", &["10.10.0.6"])]),
+    ])
+}
+
+#[test]
+fn the_maps_follow_the_events() {
+    let mut writer = story();
+    assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.10.0.6"]);
+    writer.take(Event::Applied(slice("serve", &["10.10.0.6", "10.12.0.6"])));
+    assert_eq!(writer.commit(), Commit::Programmed);
+    assert_eq!(backends(&writer, "10.13.181.116").unwrap().len(), 2);
+    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")));
+    assert_eq!(writer.commit(), Commit::Programmed);
+    assert_eq!(backends(&writer, "10.13.181.116"), None);
+    assert_eq!(writer.commit(), Commit::Idle);
+}
+
+#[test]
+fn what_the_maps_hold_from_before_stays_until_every_source_has_synced() {
+    let before = story().dataplane;
+    let mut writer = writer(before);
+    writer.take(Event::Replaced(ObjectKind::Service, vec![service("serve", "10.13.181.116")]));
+    assert_eq!(writer.commit(), Commit::Idle);
+    assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.10.0.6"]);
+    writer.take(Event::Replaced(ObjectKind::EndpointSlice, vec![slice("serve", &["10.10.0.6"])]));
+    assert_eq!(writer.commit(), Commit::Programmed);
+    assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.10.0.6"]);
+}
+
+#[test]
+fn what_is_gone_at_a_restart_is_swept_once_every_source_has_synced() {
+    let mut writer = writer(story().dataplane);
+    writer.take(Event::Replaced(ObjectKind::Service, vec![service("other", "10.13.0.9")]));
+    writer.take(Event::Replaced(ObjectKind::EndpointSlice, vec![slice("other", &["10.10.0.7"])]));
+    assert_eq!(writer.commit(), Commit::Programmed);
+    assert_eq!(backends(&writer, "10.13.181.116"), None);
+    assert_eq!(backends(&writer, "10.13.0.9").unwrap(), ["10.10.0.7"]);
+}
+
+#[test]
+fn a_refusal_at_any_step_leaves_the_maps_consistent_and_is_made_good() {
+    for step in 0.. {
+        let mut writer = story();
+        writer.dataplane.fail_at(step);
+        writer.take(Event::Applied(service("other", "10.13.0.9")));
+        writer.take(Event::Applied(slice("other", &["10.10.0.7"])));
+        writer.take(Event::Applied(slice("serve", &["10.12.0.6"])));
+        let commit = writer.commit();
+        let seen = backends(&writer, "10.13.181.116").unwrap();
+        assert!(seen == ["10.10.0.6"] || seen == ["10.12.0.6"], "step {step}: {seen:?}");
+        if commit == Commit::Programmed {
+            assert!(step > 0);
+            return;
+        }
+        assert_eq!(commit, Commit::Failed);
+        assert!(writer.needs_retry());
+        assert_eq!(writer.commit(), Commit::Programmed, "step {step}");
+        assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.12.0.6"]);
+        assert_eq!(backends(&writer, "10.13.0.9").unwrap(), ["10.10.0.7"]);
+    }
+}
+
+#[test]
+fn what_does_not_fit_leaves_the_others_alone_and_enters_once_there_is_room() {
+    let many: Vec<Object> = (0..9).map(|i| service(&format!("s{i}"), &format!("10.13.0.{}", i + 1))).collect();
+    let mut writer = synced([(ObjectKind::Service, many), (ObjectKind::EndpointSlice, vec![])]);
+    let in_maps = |writer: &Writer<FakeDataplane>| {
+        (1..=9).filter(|i| backends(writer, &format!("10.13.0.{i}")).is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(in_maps(&writer), (1..=8).collect::<Vec<_>>());
+    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "s0")));
+    assert_eq!(writer.commit(), Commit::Programmed);
+    // Room is only there after the grace period of what left, which the next change waits for.
+    writer.take(Event::Applied(slice("s1", &["10.10.0.7"])));
+    assert_eq!(writer.commit(), Commit::Programmed);
+    assert_eq!(in_maps(&writer), (2..=9).collect::<Vec<_>>());
+}

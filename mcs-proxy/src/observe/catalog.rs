@@ -1,0 +1,115 @@
+//! The names that belong to what the maps hold.
+//!
+//! The maps know addresses and ids; which Service, cluster and slice they stand for, and which endpoints were left
+//! out and why, the daemon writes to `catalog.json` in its run directory, after every change of the maps. So the
+//! command line can tell names while no daemon runs. The maps are the truth: a name is only ever put beside what they
+//! hold.
+
+use crate::{
+    desired::{Desired, Frontend, FrontendKey},
+    model::SourceCluster,
+};
+use mcs_proxy_ebpf::abi::Protocol;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    io::{self, BufReader, BufWriter, Write as _},
+    net::IpAddr,
+    path::Path,
+};
+
+const FILE: &str = "catalog.json";
+
+/// All frontends, by VIP, port and protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// This cluster's name.
+    pub cluster: String,
+    pub frontends: Vec<CatalogFrontend>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogFrontend {
+    pub vip: IpAddr,
+    pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    pub namespace: String,
+    pub name: String,
+    pub port_name: String,
+    pub endpoints: Vec<CatalogEndpoint>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogEndpoint {
+    pub address: IpAddr,
+    pub port: u16,
+    pub cluster: String,
+    pub slice: String,
+    pub verdict: String,
+}
+
+/// The name of a protocol in manifests.
+#[must_use]
+pub const fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}
+
+impl Catalog {
+    #[must_use]
+    pub fn new(cluster: &str, desired: &Desired) -> Self {
+        let frontends = desired.iter().map(|(key, frontend)| catalog_frontend(cluster, key, frontend)).collect();
+        Self { cluster: cluster.to_owned(), frontends }
+    }
+
+    /// The catalog that the last daemon of this run directory wrote; an empty one if none did.
+    ///
+    /// # Errors
+    /// The file is there but cannot be read.
+    pub fn read(run_dir: &Path) -> io::Result<Self> {
+        match fs::File::open(run_dir.join(FILE)) {
+            Ok(file) => Ok(serde_json::from_reader(BufReader::new(file))?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts this catalog in the place of the last one; a reader sees one or the other.
+    ///
+    /// # Errors
+    /// The run directory cannot be made or written to.
+    pub fn write(&self, run_dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(run_dir)?;
+        let partial = run_dir.join(format!("{FILE}.partial"));
+        let mut file = BufWriter::new(fs::File::create(&partial)?);
+        serde_json::to_writer(&mut file, self)?;
+        file.flush()?;
+        fs::rename(partial, run_dir.join(FILE))
+    }
+}
+
+fn catalog_frontend(cluster: &str, key: &FrontendKey, frontend: &Frontend) -> CatalogFrontend {
+    let endpoint = |endpoint: &crate::desired::JudgedEndpoint| CatalogEndpoint {
+        address: endpoint.address.ip(),
+        port: endpoint.address.port(),
+        cluster: match &endpoint.source {
+            SourceCluster::Local => cluster.to_owned(),
+            remote @ (SourceCluster::Remote(_) | SourceCluster::Unknown) => remote.to_string(),
+        },
+        slice: endpoint.slice.clone(),
+        verdict: endpoint.verdict.as_str().to_owned(),
+    };
+    CatalogFrontend {
+        vip: key.vip,
+        port: key.port,
+        protocol: protocol_name(key.protocol).to_owned(),
+        namespace: frontend.service.namespace.clone(),
+        name: frontend.service.name.clone(),
+        port_name: frontend.port_name.clone(),
+        endpoints: frontend.endpoints.iter().map(endpoint).collect(),
+    }
+}

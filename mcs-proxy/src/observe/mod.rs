@@ -1,0 +1,3 @@
+//! What people are told: names beside numbers.
+
+pub mod catalog;

@@ -1,0 +1,118 @@
+use super::{
+    report::{Report, shown},
+    service::protocol,
+};
+use crate::model::{
+    Endpoint, EndpointSlice, NamespacedName, ObjectKind, ObjectRef, SliceMetadata, SlicePort, source_cluster,
+};
+use k8s_openapi::api::discovery::v1 as api;
+use std::{collections::BTreeMap, net::IpAddr};
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Decodes an EndpointSlice as kube-proxy reads it, nil defaults included; what makes no sense is left out and told
+/// of in its `problems`. `cluster_name` is this cluster's.
+///
+/// `None` for what kube-proxy passes over as well: slices of FQDNs, and those that belong to no Service.
+#[must_use]
+pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<EndpointSlice> {
+    let metadata = &object.metadata;
+    let empty = BTreeMap::new();
+    let labels = metadata.labels.as_ref().unwrap_or(&empty);
+    let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
+    if object.address_type == "FQDN" {
+        return None;
+    }
+    let key = NamespacedName::new(
+        metadata.namespace.as_deref().unwrap_or("default"),
+        metadata.name.as_deref().unwrap_or_default(),
+    );
+    let mut report = Report::new(ObjectRef {
+        kind: ObjectKind::EndpointSlice,
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+    });
+    let annotations = metadata.annotations.as_ref().unwrap_or(&empty);
+    Some(EndpointSlice {
+        service: service.clone(),
+        source: source_cluster(&SliceMetadata { name: &key.name, labels, annotations }, cluster_name),
+        ports: ports(object, &mut report),
+        endpoints: endpoints(object, &mut report),
+        key,
+        problems: report.finish(),
+    })
+}
+
+fn ports(object: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {
+    let listed = object.ports.as_deref().unwrap_or_default();
+    let mut ports = Vec::with_capacity(listed.len());
+    for (i, port) in listed.iter().enumerate() {
+        // Nil means "all ports" to other readers of slices; kube-proxy skips it in silence.
+        let Some(number) = port.port else { continue };
+        let Some(number) = u16::try_from(number).ok().filter(|&number| number != 0) else {
+            let message = format!("{number} is not between 1 and 65535");
+            report.add(
+                format!("ports[{i}].port"),
+                message,
+                "this port is left out; see to what writes the slice",
+            );
+            continue;
+        };
+        let Some(protocol) = protocol(port.protocol.as_deref()) else {
+            let message = format!("`{}` is no protocol", shown(port.protocol.as_deref().unwrap_or_default()));
+            report.add(
+                format!("ports[{i}].protocol"),
+                message,
+                "this port is left out; see to what writes the slice",
+            );
+            continue;
+        };
+        ports.push(SlicePort { name: port.name.clone().unwrap_or_default(), protocol, port: number });
+    }
+    ports
+}
+
+fn endpoints(object: &api::EndpointSlice, report: &mut Report) -> Vec<Endpoint> {
+    let is_family: fn(&IpAddr) -> bool = match object.address_type.as_str() {
+        "IPv4" => IpAddr::is_ipv4,
+        "IPv6" => IpAddr::is_ipv6,
+        other => {
+            let message = format!("`{}` is none of IPv4, IPv6, FQDN", shown(other));
+            report.add("addressType", message, "its endpoints are left out; see to what writes the slice");
+            return Vec::new();
+        }
+    };
+    let listed = object.endpoints.as_deref().unwrap_or_default();
+    let mut endpoints = Vec::with_capacity(listed.len());
+    for (i, endpoint) in listed.iter().enumerate() {
+        let address = match endpoint.addresses.first().map(|text| (text, text.parse::<IpAddr>())) {
+            Some((_, Ok(address))) if is_family(&address) => address,
+            Some((text, _)) => {
+                report.add(
+                    format!("endpoints[{i}].addresses[0]"),
+                    format!("`{}` is no {} address", shown(text), object.address_type),
+                    "this endpoint is left out; see to what writes the slice",
+                );
+                continue;
+            }
+            None => {
+                report.add(
+                    format!("endpoints[{i}].addresses"),
+                    "there are none",
+                    "this endpoint is left out; see to what writes the slice",
+                );
+                continue;
+            }
+        };
+        let conditions = endpoint.conditions.as_ref();
+        endpoints.push(Endpoint {
+            address,
+            ready: conditions.and_then(|conditions| conditions.ready).unwrap_or(true),
+            serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(true),
+            terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
+            node_name: endpoint.node_name.clone(),
+            zone: endpoint.zone.clone(),
+        });
+    }
+    endpoints
+}

@@ -1,0 +1,114 @@
+//! `--source directory=PATH`: the manifests of Services and EndpointSlices as files, watched for changes.
+//!
+//! Read are `*.yaml`, `*.yml` and `*.json`, not in subdirectories and not hidden; several documents a file, `List`s
+//! too; other kinds are passed over. A file that cannot be parsed keeps its last good content; so does an object that
+//! is not of its type, within a file that is otherwise good.
+
+mod content;
+mod documents;
+mod watch;
+
+use super::Event;
+use content::{Content, Files};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+use tokio::sync::mpsc;
+use watch::Watch;
+
+/// A file larger than this is not read: 64 MiB, some fifty thousand slices.
+const LARGEST_FILE: u64 = 64 << 20;
+
+/// Why the source cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("--source directory={}: {source}; create the directory or name another", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error(
+        "--source directory={}: cannot watch it: {source}; if it is a limit, raise the sysctls \
+         fs.inotify.max_user_instances and fs.inotify.max_user_watches", path.display()
+    )]
+    Unwatchable { path: PathBuf, source: notify::Error },
+}
+
+/// Sends both kinds as complete lists, then every change, until the receiver is dropped. `cluster_name` is this
+/// cluster's.
+///
+/// # Errors
+/// The directory cannot be read or watched at the start. Later it may go away and come back: its content stays.
+pub async fn run(path: &Path, cluster_name: &str, events: mpsc::Sender<Event>) -> Result<(), DirectoryError> {
+    // Asked first only because a watch says less clearly what is amiss.
+    let unreadable = |source| DirectoryError::Unreadable { path: path.to_owned(), source };
+    tokio::fs::read_dir(path).await.map(drop).map_err(unreadable)?;
+    // Watch first, then read: what changes in between is read twice rather than never.
+    let mut watch =
+        Watch::new(path).map_err(|source| DirectoryError::Unwatchable { path: path.to_owned(), source })?;
+    let files = scan(path.to_owned()).await.map_err(unreadable)?;
+    let mut content = Content::new(cluster_name);
+    let mut news = content.start(files);
+    loop {
+        for event in news {
+            if events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            () = watch.changed() => {}
+            () = events.closed() => return Ok(()),
+        }
+        news = match scan(path.to_owned()).await {
+            Ok(files) => content.update(files),
+            Err(error) => content.unreadable(&path.display().to_string(), &error),
+        };
+    }
+}
+
+async fn scan(directory: PathBuf) -> io::Result<Files> {
+    tokio::task::spawn_blocking(move || read_files(&directory)).await.map_err(io::Error::other)?
+}
+
+fn read_files(directory: &Path) -> io::Result<Files> {
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        // `..data` and the like of a mounted ConfigMap, and what editors leave behind.
+        let hidden = name.starts_with('.') || name.ends_with('~');
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if hidden || !matches!(extension, Some("yaml" | "yml" | "json")) {
+            continue;
+        }
+        match read_file(&path) {
+            Ok(Some(bytes)) => {
+                files.insert(name.to_owned(), Ok(bytes));
+            }
+            // A directory; or gone since it was listed, which the watch tells of next.
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                files.insert(name.to_owned(), Err(error));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Follows symbolic links, of which a mounted ConfigMap consists. `None` for what is no file: a pipe would block.
+fn read_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    if metadata.len() > LARGEST_FILE {
+        return Err(io::Error::other(format!(
+            "{} bytes are more than the {LARGEST_FILE} that are read; split it",
+            metadata.len()
+        )));
+    }
+    std::fs::read(path).map(Some)
+}
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

@@ -1,0 +1,159 @@
+use crate::model::ObjectKind;
+use kube::runtime::watcher;
+use std::{error::Error, future, time::Duration};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info, warn};
+
+/// An API server that has not answered at all by then is told of.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// A failure that lasts is told of again after so long.
+const REMINDER: Duration = Duration::from_secs(300);
+
+/// How it goes with one kind at the API server, told in the log at every turn but not at every attempt.
+#[derive(Debug)]
+pub(super) struct Health {
+    kind: ObjectKind,
+    /// The API server's URL and where it came from.
+    server: String,
+    started: Instant,
+    ever_answered: bool,
+    /// What was told last, and when; `None` while all is well.
+    told: Option<(String, Instant)>,
+}
+
+impl Health {
+    pub(super) fn new(kind: ObjectKind, server: &str) -> Self {
+        let server = server.to_owned();
+        Self { kind, server, started: Instant::now(), ever_answered: false, told: None }
+    }
+
+    pub(super) const fn kind(&self) -> ObjectKind {
+        self.kind
+    }
+
+    /// Returns when it is time to say that nothing has come yet; never, if something has or it was said.
+    pub(super) async fn patience(&self) {
+        if self.ever_answered || self.told.is_some() {
+            future::pending::<()>().await;
+        }
+        sleep_until(self.started + PATIENCE).await;
+    }
+
+    pub(super) fn silent(&mut self) {
+        let Self { kind, server, .. } = self;
+        let said = "no answer";
+        warn!(
+            "{kind}s: {said} from the API server at {server} for {} s; waiting on; see whether it is up and can be \
+             reached from here, and whether the address is right",
+            PATIENCE.as_secs()
+        );
+        self.told = Some((said.to_owned(), Instant::now()));
+    }
+
+    pub(super) fn failed(&mut self, error: &watcher::Error, now: Instant) {
+        let Self { kind, server, .. } = self;
+        if is_expiry(error) {
+            debug!("{kind}s: the API server at {server} forgot where we were; listing anew");
+            return;
+        }
+        let said = with_causes(error);
+        let repeated = self
+            .told
+            .as_ref()
+            .is_some_and(|(before, when)| *before == said && now.duration_since(*when) < REMINDER);
+        if repeated {
+            debug!("{kind}s: {server}: {said}");
+            return;
+        }
+        let meanwhile = if self.ever_answered { "what was last known stays" } else { "nothing is known yet" };
+        warn!("{kind}s: the API server at {server}: {said}; {}; {meanwhile}, trying again", advice(error));
+        self.told = Some((said, now));
+    }
+
+    pub(super) fn answered(&mut self) {
+        let Self { kind, server, .. } = self;
+        if self.told.take().is_some() || !self.ever_answered {
+            info!("{kind}s: following those of the API server at {server}");
+        }
+        self.ever_answered = true;
+    }
+}
+
+/// The watched version is older than the API server remembers: in the nature of watching, not a failure.
+fn is_expiry(error: &watcher::Error) -> bool {
+    status(error).is_some_and(|status| status.code == 410)
+}
+
+fn status(error: &watcher::Error) -> Option<&kube::core::Status> {
+    match error {
+        watcher::Error::WatchError(status) => Some(status),
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => match error {
+            kube::Error::Api(status) => Some(status),
+            _ => None,
+        },
+        watcher::Error::NoResourceVersion => None,
+    }
+}
+
+/// What to look at.
+fn advice(error: &watcher::Error) -> &'static str {
+    match status(error).map(|status| status.code) {
+        Some(401) => "see whether the credentials in use are valid",
+        Some(403) => "grant get, list and watch on services and endpointslices.discovery.k8s.io",
+        Some(_) => "see the API server's log",
+        None => {
+            "see whether it is up and can be reached from here, and whether address and certificates are right"
+        }
+    }
+}
+
+/// The error with those that caused it, unless it names them itself.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn advice_fits_the_failure() {
+        let refused = |code| {
+            let status = Status { code, ..Status::failure("no", "Forbidden") };
+            watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+        };
+        assert!(advice(&refused(403)).contains("grant get, list and watch"));
+        assert!(advice(&refused(401)).contains("credentials"));
+        let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let broken = watcher::Error::WatchFailed(kube::Error::ReadEvents(broken));
+        assert!(advice(&broken).contains("reached from here"));
+        assert!(with_causes(&broken).contains("connection reset"), "{}", with_causes(&broken));
+        assert!(!is_expiry(&broken) && is_expiry(&refused(410)));
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_again_only_after_a_while_or_a_recovery() {
+        let mut health = Health::new(ObjectKind::Service, "https://10.0.0.1:6443/ (in-cluster)");
+        let error = watcher::Error::NoResourceVersion;
+        let start = Instant::now();
+        for (after, told_at) in [(0, 0), (150, 0), (299, 0), (300, 300), (400, 300)] {
+            health.failed(&error, start + Duration::from_secs(after));
+            let when = health.told.as_ref().map(|(_, when)| when.duration_since(start).as_secs());
+            assert_eq!(when, Some(told_at), "after {after} s");
+        }
+        health.answered();
+        assert_eq!(health.told, None);
+    }
+}
