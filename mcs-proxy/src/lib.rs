@@ -7,6 +7,8 @@
 //! [`model`] and [`desired`] do no I/O. [`dataplane`] alone writes the maps, from a single task ([`daemon`]); the
 //! only `unsafe` code is in `dataplane/sys.rs`.
 
+#![deny(unsafe_code)]
+
 //CLI
 pub mod config;
 pub mod daemon;
