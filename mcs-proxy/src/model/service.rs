@@ -31,7 +31,8 @@ impl Service {
     /// Puts `previous`'s values where this one's were malformed: a value that cannot be read changes nothing.
     pub(super) fn keep_last_good_of(&mut self, previous: &Self) {
         let Malformed { opt_in, algorithm } = self.malformed;
-        if opt_in {
+        // What else may have opted it in, the label, was read well and may have changed.
+        if opt_in && matches!(previous.opt_in, OptIn::Annotation | OptIn::Refused) {
             self.opt_in = previous.opt_in;
         }
         if algorithm {
