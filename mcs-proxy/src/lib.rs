@@ -7,7 +7,9 @@
 //! [`model`] and [`desired`] do no I/O. [`dataplane`] alone writes the maps, from a single task ([`daemon`]); the
 //! only `unsafe` code is in `dataplane/sys.rs`.
 
-//CLI
+#![deny(unsafe_code)]
+
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;

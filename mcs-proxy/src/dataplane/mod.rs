@@ -7,6 +7,13 @@
 
 mod dump;
 pub mod fake;
+pub mod flows;
+pub mod interfaces;
+pub mod kernel;
+pub mod links;
+pub mod loader;
+pub mod pins;
+pub mod sys;
 pub mod table;
 
 pub use dump::{Dump, FlowRef, frontend_key, service_key};

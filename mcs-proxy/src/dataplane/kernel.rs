@@ -1,0 +1,185 @@
+//! The kernel's maps, behind the trait.
+
+use super::{
+    Dataplane, DataplaneError, Dump, FlowRef, Operation,
+    pins::{PinDir, PinsError},
+    sys::{self, Access, MappedWords, SysError},
+};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
+use mcs_proxy_ebpf::abi::{
+    BackendCounters, BackendState, Element, Flow, MapName, ServiceCounters, ServiceKey, Tuple,
+};
+use std::{
+    collections::BTreeSet,
+    fmt, io,
+    os::fd::{AsFd, OwnedFd},
+    thread,
+    time::Duration,
+};
+
+/// Writes the pinned maps. There must be one at a time, on all the node.
+pub struct KernelDataplane {
+    services: HashMap<MapData, ServiceKey, u32>,
+    hot: MappedWords,
+    frontends: MappedWords,
+    backends: MappedWords,
+    backend_state: MappedWords,
+    cursors: Array<MapData, u64>,
+    service_counters: PerCpuArray<MapData, ServiceCounters>,
+    backend_counters: PerCpuArray<MapData, BackendCounters>,
+    flows: OwnedFd,
+    transient: OwnedFd,
+    cpus: usize,
+}
+
+impl fmt::Debug for KernelDataplane {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // aya's arrays and logger have no Debug.
+        formatter.debug_struct("KernelDataplane").field("services", &self.services).finish_non_exhaustive()
+    }
+}
+
+impl KernelDataplane {
+    /// Opens what [`load`](super::loader::load) has pinned.
+    pub fn open(dir: &PinDir) -> Result<Self, PinsError> {
+        let access = Access::ReadWrite;
+        Ok(Self {
+            services: dir.open_as(MapName::Services, access)?,
+            hot: dir.map_words(MapName::Hot, access)?,
+            frontends: dir.map_words(MapName::Frontends, access)?,
+            backends: dir.map_words(MapName::Backends, access)?,
+            backend_state: dir.map_words(MapName::BackendState, access)?,
+            cursors: dir.open_as(MapName::Cursors, access)?,
+            service_counters: dir.open_as(MapName::ServiceCounters, access)?,
+            backend_counters: dir.open_as(MapName::BackendCounters, access)?,
+            flows: dir.open(MapName::Flows, access)?,
+            transient: dir.open(MapName::Transient, access)?,
+            cpus: nr_cpus().map_err(|(path, source)| PinsError::Directory { path: path.into(), source })?,
+        })
+    }
+
+    fn apply(&mut self, operation: &Operation) -> Result<(), Failure> {
+        match operation {
+            Operation::WriteExtent { first, elements } => (*first as usize..)
+                .zip(elements)
+                .try_for_each(|(index, element)| self.backends.write_element(index, *element))
+                .ok_or(Failure::out_of_range(MapName::Backends)),
+            Operation::Publish { frontend, extent } => {
+                store(MapName::Frontends, &self.frontends, *frontend, u64::from(*extent))
+            }
+            Operation::InsertService { key, frontend } => {
+                self.services.insert(key, frontend, 0).map_err(|error| Failure::of(MapName::Services, error))
+            }
+            Operation::RemoveService { key } => match self.services.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+                Err(error) => Err(Failure::of(MapName::Services, error)),
+            },
+            Operation::SetBackendState { backend, state } => {
+                store(MapName::BackendState, &self.backend_state, *backend, state.word())
+            }
+            Operation::SetHot { word, bits } => store(MapName::Hot, &self.hot, *word, *bits),
+            Operation::ResetService { service } => {
+                self.cursors.set(*service, 0, 0).map_err(|error| Failure::of(MapName::Cursors, error))?;
+                let zeros =
+                    zeros(self.cpus).map_err(|source| Failure { map: MapName::ServiceCounters, source })?;
+                self.service_counters
+                    .set(*service, zeros, 0)
+                    .map_err(|error| Failure::of(MapName::ServiceCounters, error))
+            }
+            Operation::ResetBackend { backend } => {
+                let zeros =
+                    zeros(self.cpus).map_err(|source| Failure { map: MapName::BackendCounters, source })?;
+                self.backend_counters
+                    .set(*backend, zeros, 0)
+                    .map_err(|error| Failure::of(MapName::BackendCounters, error))
+            }
+            Operation::GracePeriod => {
+                grace_period();
+                Ok(())
+            }
+        }
+    }
+
+    fn flow_refs(&self) -> Result<BTreeSet<FlowRef>, DataplaneError> {
+        let mut refs = BTreeSet::new();
+        for (map, fd) in [("flows", &self.flows), ("transient", &self.transient)] {
+            sys::for_each_batch(fd.as_fd(), |_: &[Tuple], flows: &[Flow]| {
+                refs.extend(flows.iter().map(FlowRef::from));
+            })
+            .map_err(|error| dump_error(map, error))?;
+        }
+        Ok(refs)
+    }
+}
+
+impl Dataplane for KernelDataplane {
+    fn run(&mut self, transaction: &[Operation]) -> Result<(), DataplaneError> {
+        transaction.iter().try_for_each(|operation| {
+            self.apply(operation).map_err(|Failure { map, source }| DataplaneError {
+                map: map.as_str(),
+                action: format!("{operation:?}"),
+                source,
+            })
+        })
+    }
+
+    fn dump(&self) -> Result<Dump, DataplaneError> {
+        let services = self.services.iter().collect::<Result<_, _>>().map_err(|error| DataplaneError {
+            map: MapName::Services.as_str(),
+            action: "reading all entries".to_owned(),
+            source: io::Error::other(error),
+        })?;
+        let words =
+            |map: &MappedWords| (0..map.len()).map_while(|index| map.read(index)).collect::<Vec<u64>>();
+        Ok(Dump {
+            services,
+            frontends: words(&self.frontends),
+            backends: (0..).map_while(|index| self.backends.read_element(index)).collect::<Vec<Element>>(),
+            backend_state: words(&self.backend_state).into_iter().map(BackendState::from_word).collect(),
+            hot: words(&self.hot),
+            flows: self.flow_refs()?,
+        })
+    }
+}
+
+/// Why an operation failed, and on which map.
+struct Failure {
+    map: MapName,
+    source: io::Error,
+}
+
+impl Failure {
+    fn of(map: MapName, error: MapError) -> Self {
+        Self { map, source: io::Error::other(error) }
+    }
+
+    fn out_of_range(map: MapName) -> Self {
+        Self { map, source: io::Error::new(io::ErrorKind::InvalidInput, "index out of range") }
+    }
+}
+
+fn store(map: MapName, words: &MappedWords, index: u32, value: u64) -> Result<(), Failure> {
+    words.store_release(index as usize, value).ok_or(Failure::out_of_range(map))
+}
+
+fn zeros<T: Pod + Default>(cpus: usize) -> io::Result<PerCpuValues<T>> {
+    PerCpuValues::try_from(vec![T::default(); cpus])
+}
+
+fn dump_error(map: &'static str, error: SysError) -> DataplaneError {
+    DataplaneError { map, action: "reading all entries".to_owned(), source: error.into() }
+}
+
+/// Waits until no program runs that began before. Where membarrier(2) is refused (a `nohz_full` CPU, a seccomp
+/// profile), waits for longer than any program runs: the verifier's million instructions take a few milliseconds.
+fn grace_period() {
+    const LONGER_THAN_ANY_PROGRAM: Duration = Duration::from_millis(100);
+    if let Err(error) = sys::membarrier_global() {
+        tracing::debug!(%error, "no memory barrier: waiting for {LONGER_THAN_ANY_PROGRAM:?}");
+        thread::sleep(LONGER_THAN_ANY_PROGRAM);
+    }
+}

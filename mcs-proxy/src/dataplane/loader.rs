@@ -1,0 +1,242 @@
+//! Loads the programs onto the pinned maps, new or adopted.
+
+use super::{
+    pins::{PinDir, PinsError},
+    sys::{self, Access, MapShape, SysError},
+};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{ProgramError, SchedClassifier},
+    util::KernelVersion,
+};
+use aya_log::EbpfLogger;
+use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes};
+use std::{
+    fmt, fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+/// The programs in the kernel. They end with this value, unless links or pins hold them.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+/// What [`load`] yields.
+pub struct Loaded {
+    pub programs: Programs,
+    /// What the programs log, if that was asked for: to be flushed whenever it is readable.
+    pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// Whether maps were there already, from an earlier daemon.
+    pub adopted: bool,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // aya's arrays and logger have no Debug.
+        formatter
+            .debug_struct("Loaded")
+            .field("programs", &self.programs)
+            .field("adopted", &self.adopted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// This node, or this process, can't do it. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(
+        "{} missing: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (in a pod: \
+         securityContext.capabilities.add: [BPF, NET_ADMIN, PERFMON])", .missing.join(", ")
+    )]
+    Capabilities { missing: Vec<&'static str> },
+    #[error("Linux {found} is too old: {} or later is needed", MINIMUM_KERNEL.0)]
+    Kernel { found: String },
+    #[error("whether the rights suffice can't be found out: {0}")]
+    Unknown(#[from] SysError),
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("the embedded eBPF object can't be parsed")]
+    Object(#[source] aya_obj::ParseError),
+    #[error("the embedded eBPF object has no {what} `{name}`: it does not belong to this binary")]
+    Incomplete { what: &'static str, name: &'static str },
+    #[error("{path} is not ours: {difference}; {remedy}")]
+    ForeignPin { path: PathBuf, difference: String, remedy: String },
+    #[error("{path}: {source}")]
+    Pin { path: PathBuf, source: io::Error },
+    #[error("making the maps")]
+    Maps(#[source] EbpfError),
+    #[error("loading program `{name}`")]
+    Program { name: &'static str, source: ProgramError },
+    #[error("the programs' log")]
+    Log(#[source] aya_log::Error),
+}
+
+const FROM_POD: &str = "from_pod";
+const TO_POD: &str = "to_pod";
+const CLOCK: &str = "clock";
+
+/// Linux 5.12 is the first whose atomic add returns what was there before (`BPF_FETCH`): the cursor needs it.
+const MINIMUM_KERNEL: (&str, KernelVersion) = ("5.12", KernelVersion::new(5, 12, 0));
+
+/// Says what stands in the way of [`load`], without changing anything.
+pub fn preflight(dir: &PinDir) -> Result<(), Refusal> {
+    // Numbers of capabilities(7).
+    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    let found = KernelVersion::current().map_err(|error| Refusal::Kernel { found: error.to_string() })?;
+    if found < MINIMUM_KERNEL.1 {
+        return Err(Refusal::Kernel { found: found.to_string() });
+    }
+    let effective = sys::effective_capabilities()?;
+    let missing: Vec<_> =
+        NEEDED.iter().filter(|(_, bit)| effective & (1 << bit) == 0).map(|(name, _)| *name).collect();
+    if !missing.is_empty() {
+        return Err(Refusal::Capabilities { missing });
+    }
+    Ok(dir.check()?)
+}
+
+/// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
+/// object and `sizes` ask for, and refused by name if not; the others are made and pinned.
+pub fn load(object: &[u8], dir: &PinDir, sizes: &MapSizes, bpf_log: bool) -> Result<Loaded, LoadError> {
+    preflight(dir)?;
+    let adopted = check_pins(object, dir, sizes)?;
+    dir.create().map_err(Refusal::from)?;
+
+    // The level is a constant to the verifier: with 0 it takes every log statement out.
+    let level: u8 = if bpf_log { u8::MAX } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader.override_global(aya_log::LEVEL, &level, false);
+    for map in MapName::ALL {
+        loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
+    }
+    let mut ebpf = loader.load(object).map_err(LoadError::Maps)?;
+    // The logger takes a map of its own, which the programs need no name for any more.
+    let logger = bpf_log.then(|| EbpfLogger::init(&mut ebpf)).transpose().map_err(LoadError::Log)?;
+    let mut programs = Programs { ebpf };
+    for name in [FROM_POD, TO_POD, CLOCK] {
+        programs.get(name)?.load().map_err(|source| LoadError::Program { name, source })?;
+    }
+    programs.pin_clock(&dir.clock())?;
+    Ok(Loaded { programs, logger, adopted })
+}
+
+impl Programs {
+    pub fn fd(&self, direction: Direction) -> Result<BorrowedFd<'_>, LoadError> {
+        let name = program_name(direction);
+        let program = self.ebpf.program(name).ok_or(LoadError::Incomplete { what: "program", name })?;
+        let fd = program.fd().map_err(|source| LoadError::Program { name, source })?;
+        Ok(fd.as_fd())
+    }
+
+    pub fn classifier(&mut self, direction: Direction) -> Result<&mut SchedClassifier, LoadError> {
+        self.get(program_name(direction))
+    }
+
+    fn get(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::Incomplete { what: "program", name })?;
+        program.try_into().map_err(|source| LoadError::Program { name, source })
+    }
+
+    /// Pins the clock beside the old one, then moves it over: there is one at any time.
+    fn pin_clock(&mut self, path: &Path) -> Result<(), LoadError> {
+        let beside = path.with_file_name("clock-new");
+        let pin_error = |source| LoadError::Pin { path: path.to_owned(), source };
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(pin_error(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let clock = self.get(CLOCK)?;
+        let fd = clock.fd().map_err(|source| LoadError::Program { name: CLOCK, source })?;
+        sys::object_pin(fd.as_fd(), &beside).map_err(|error| pin_error(error.into()))?;
+        fs::rename(&beside, path).map_err(pin_error)
+    }
+}
+
+const fn program_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::FromPod => FROM_POD,
+        Direction::ToPod => TO_POD,
+    }
+}
+
+/// aya adopts any pin of the right name; the contract is checked here. Returns whether there are pins.
+fn check_pins(object: &[u8], dir: &PinDir, sizes: &MapSizes) -> Result<bool, LoadError> {
+    let object = aya_obj::Object::parse(object).map_err(LoadError::Object)?;
+    let mut adopted = false;
+    for map in MapName::ALL {
+        let name = map.as_str();
+        let wanted = object.maps.get(name).ok_or(LoadError::Incomplete { what: "map", name })?;
+        let wanted = MapShape {
+            kind: wanted.map_type(),
+            id: 0,
+            key_size: wanted.key_size(),
+            value_size: wanted.value_size(),
+            max_entries: sizes.of(map),
+            flags: wanted.map_flags(),
+        };
+        let path = dir.map(map);
+        let found = match sys::object_get(&path, Access::ReadWrite) {
+            Ok(fd) => sys::map_shape(fd.as_fd()),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => Err(error),
+        };
+        let found = found.map_err(|error| LoadError::Pin { path: path.clone(), source: error.into() })?;
+        if let Some((difference, remedy)) = compare(map, &wanted, &found, dir.path()) {
+            return Err(LoadError::ForeignPin { path, difference, remedy });
+        }
+        adopted = true;
+    }
+    Ok(adopted)
+}
+
+/// What is wrong with a pinned map, and the way out.
+fn compare(map: MapName, wanted: &MapShape, found: &MapShape, dir: &Path) -> Option<(String, String)> {
+    let MapShape { kind, id: _, key_size, value_size, max_entries, flags } = *wanted;
+    let remove = format!(
+        "stop the daemon, remove {} (connections that go through mcs-proxy end) and start again",
+        dir.display()
+    );
+    let parts = [
+        ("type", kind, found.kind),
+        ("key size", key_size, found.key_size),
+        ("value size", value_size, found.value_size),
+        ("flags", flags, found.flags),
+    ];
+    if let Some((part, wanted, found)) = parts.into_iter().find(|(_, wanted, found)| wanted != found) {
+        return Some((format!("its {part} is {found} and should be {wanted}"), remove));
+    }
+    if max_entries != found.max_entries {
+        let difference = format!("it has {} entries and should have {max_entries}", found.max_entries);
+        let remedy = match size_flag(map) {
+            Some(flag) => format!("start with {flag} {}, or {remove}", found.max_entries),
+            None => remove,
+        };
+        return Some((difference, remedy));
+    }
+    None
+}
+
+/// The flag of the daemon that sets a map's size.
+#[must_use]
+pub const fn size_flag(map: MapName) -> Option<&'static str> {
+    match map {
+        MapName::Services | MapName::Frontends | MapName::Cursors | MapName::ServiceCounters => {
+            Some("--max-frontends")
+        }
+        MapName::Backends => Some("--max-slots"),
+        MapName::BackendState | MapName::BackendCounters => Some("--max-backends"),
+        MapName::Flows | MapName::Replies => Some("--max-flows"),
+        MapName::Transient | MapName::TransientReplies => Some("--max-transient"),
+        MapName::Affinity => Some("--max-affinity"),
+        MapName::Fragments => Some("--max-fragments"),
+        MapName::Hot | MapName::Verdicts | MapName::Events => None,
+    }
+}

@@ -1,0 +1,525 @@
+//! System calls that no dependency wraps: the only `unsafe` code of this crate.
+//!
+//! The layouts are those of `union bpf_attr` and `struct bpf_link_info` in `include/uapi/linux/bpf.h` (Linux 6.6).
+//! The kernel takes shorter attributes than its own, and longer ones whose tail is zero.
+
+#![expect(unsafe_code, reason = "system calls and shared memory")]
+
+use aya::Pod;
+use mcs_proxy_ebpf::abi::Element;
+use std::{
+    ffi::{CString, c_int, c_long},
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A system call failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{call}: {source}")]
+pub struct SysError {
+    pub call: &'static str,
+    pub source: io::Error,
+}
+
+impl SysError {
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+
+    fn last(call: &'static str) -> Self {
+        Self { call, source: io::Error::last_os_error() }
+    }
+}
+
+impl From<SysError> for io::Error {
+    fn from(error: SysError) -> Self {
+        Self::new(error.source.kind(), error)
+    }
+}
+
+type Result<T> = std::result::Result<T, SysError>;
+
+/// Commands of bpf(2).
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Command {
+    ObjPin = 6,
+    ObjGet = 7,
+    ObjGetInfoByFd = 15,
+    ProgQuery = 16,
+    MapLookupBatch = 24,
+    LinkCreate = 28,
+    LinkUpdate = 29,
+}
+
+impl Command {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::ObjPin => "BPF_OBJ_PIN",
+            Self::ObjGet => "BPF_OBJ_GET",
+            Self::ObjGetInfoByFd => "BPF_OBJ_GET_INFO_BY_FD",
+            Self::ProgQuery => "BPF_PROG_QUERY",
+            Self::MapLookupBatch => "BPF_MAP_LOOKUP_BATCH",
+            Self::LinkCreate => "BPF_LINK_CREATE",
+            Self::LinkUpdate => "BPF_LINK_UPDATE",
+        }
+    }
+}
+
+/// # Safety
+///
+/// `attr` is what the command takes, and its pointers are valid for what the command does to them.
+unsafe fn bpf<T>(command: Command, attr: &mut T) -> Result<c_long> {
+    // SAFETY: the caller vouches for the contents; pointer and size are those of a live value.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as u32, ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 { Err(SysError::last(command.name())) } else { Ok(result) }
+}
+
+/// # Safety
+///
+/// As [`bpf`], and the command returns a new descriptor.
+unsafe fn bpf_fd<T>(command: Command, attr: &mut T) -> Result<OwnedFd> {
+    // SAFETY: passed on to the caller.
+    let fd = unsafe { bpf(command, attr) }?;
+    let fd = c_int::try_from(fd)
+        .map_err(|error| SysError { call: command.name(), source: io::Error::other(error) })?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+fn c_path(path: &Path, command: Command) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|error| SysError { call: command.name(), source: io::Error::other(error) })
+}
+
+/// Where a TCX program runs: `enum bpf_attach_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum TcxHook {
+    Ingress = 46,
+    Egress = 47,
+}
+
+const BPF_F_BEFORE: u32 = 1 << 3;
+const BPF_F_AFTER: u32 = 1 << 4;
+
+/// Attaches a program to an interface by TCX: first of all on ingress, last of all on egress, which is what
+/// "before" and "after" without a relative mean (`kernel/bpf/mprog.c`). The link lives as long as the descriptor or
+/// a pin.
+///
+/// # Errors
+///
+/// EINVAL where the kernel does not know TCX (before 6.6).
+pub fn tcx_link_create(program: BorrowedFd<'_>, ifindex: u32, hook: TcxHook) -> Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        prog_fd: u32,
+        target_ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        relative_fd: u32,
+        pad: u32,
+        expected_revision: u64,
+    }
+    let flags = match hook {
+        TcxHook::Ingress => BPF_F_BEFORE,
+        TcxHook::Egress => BPF_F_AFTER,
+    };
+    let mut attr = Attr {
+        prog_fd: raw(program),
+        target_ifindex: ifindex,
+        attach_type: hook as u32,
+        flags,
+        relative_fd: 0,
+        pad: 0,
+        expected_revision: 0,
+    };
+    // SAFETY: the attribute is BPF_LINK_CREATE's, has no pointers, and a link descriptor comes back.
+    unsafe { bpf_fd(Command::LinkCreate, &mut attr) }
+}
+
+/// Puts another program behind a link, in one step: no packet sees neither or both.
+///
+/// # Errors
+///
+/// ENOLINK if the interface is gone.
+pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attr = Attr { link_fd: raw(link), new_prog_fd: raw(program), flags: 0, old_prog_fd: 0 };
+    // SAFETY: the attribute is BPF_LINK_UPDATE's and has no pointers.
+    unsafe { bpf(Command::LinkUpdate, &mut attr) }.map(drop)
+}
+
+/// What the kernel says of a TCX link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcxLink {
+    pub id: u32,
+    pub program_id: u32,
+    /// 0 when the interface is gone.
+    pub ifindex: u32,
+    pub attach_type: u32,
+}
+
+/// `None` if the descriptor is a link of another type.
+pub fn tcx_link_info(link: BorrowedFd<'_>) -> Result<Option<TcxLink>> {
+    const BPF_LINK_TYPE_TCX: u32 = 11;
+    /// `struct bpf_link_info` with its largest member in place of the union.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program_id: u32,
+        pad: u32,
+        ifindex: u32,
+        attach_type: u32,
+        rest: [u64; 5],
+    }
+    let mut info = Info::default();
+    info_by_fd(link, &mut info)?;
+    let Info { kind, id, program_id, ifindex, attach_type, .. } = info;
+    Ok((kind == BPF_LINK_TYPE_TCX).then_some(TcxLink { id, program_id, ifindex, attach_type }))
+}
+
+fn info_by_fd<T>(fd: BorrowedFd<'_>, info: &mut T) -> Result<()> {
+    #[repr(C)]
+    struct Attr {
+        bpf_fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let mut attr = Attr {
+        bpf_fd: raw(fd),
+        info_len: size_of::<T>() as u32,
+        info: ptr::from_mut(info).expose_provenance() as u64,
+    };
+    // SAFETY: the pointer is to a live value of the given size, which consists of integers (private callers only).
+    unsafe { bpf(Command::ObjGetInfoByFd, &mut attr) }.map(drop)
+}
+
+/// Programs on a TCX hook, in the order in which they run, as (program id, link id); the link id is 0 for a program
+/// that was attached without one.
+pub fn tcx_query(ifindex: u32, hook: TcxHook) -> Result<Vec<(u32, u32)>> {
+    #[repr(C)]
+    struct Attr {
+        target_ifindex: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        count: u32,
+        pad: u32,
+        prog_attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
+    }
+    // BPF_MPROG_MAX (include/linux/bpf_mprog.h): there are never more.
+    let (mut programs, mut links) = ([0_u32; 64], [0_u32; 64]);
+    let mut attr = Attr {
+        target_ifindex: ifindex,
+        attach_type: hook as u32,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: programs.as_mut_ptr().expose_provenance() as u64,
+        count: 64,
+        pad: 0,
+        prog_attach_flags: 0,
+        link_ids: links.as_mut_ptr().expose_provenance() as u64,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: the attribute is BPF_PROG_QUERY's; both arrays live and have room for `count` ids.
+    unsafe { bpf(Command::ProgQuery, &mut attr) }?;
+    Ok(programs.into_iter().zip(links).take(attr.count as usize).collect())
+}
+
+#[repr(C)]
+struct PathAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Pins a map, program or link.
+pub fn object_pin(object: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let path = c_path(path, Command::ObjPin)?;
+    let pathname = path.as_ptr().expose_provenance() as u64;
+    let mut attr = PathAttr { pathname, bpf_fd: raw(object), file_flags: 0 };
+    // SAFETY: the attribute is BPF_OBJ_PIN's, and the path is a live C string.
+    unsafe { bpf(Command::ObjPin, &mut attr) }.map(drop)
+}
+
+/// What a pinned object is opened for. Programs and links know read and write only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Access {
+    ReadWrite = 0,
+    /// `BPF_F_RDONLY`
+    ReadOnly = 1 << 3,
+}
+
+/// Opens a pinned map, program or link.
+pub fn object_get(path: &Path, access: Access) -> Result<OwnedFd> {
+    let path = c_path(path, Command::ObjGet)?;
+    let pathname = path.as_ptr().expose_provenance() as u64;
+    let mut attr = PathAttr { pathname, bpf_fd: 0, file_flags: access as u32 };
+    // SAFETY: the attribute is BPF_OBJ_GET's, the path is a live C string, and a descriptor comes back.
+    unsafe { bpf_fd(Command::ObjGet, &mut attr) }
+}
+
+/// The parts of `struct bpf_map_info` that everything here depends on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapShape {
+    /// `enum bpf_map_type`
+    pub kind: u32,
+    pub id: u32,
+    pub key_size: u32,
+    pub value_size: u32,
+    pub max_entries: u32,
+    pub flags: u32,
+}
+
+pub fn map_shape(map: BorrowedFd<'_>) -> Result<MapShape> {
+    let mut shape = MapShape::default();
+    info_by_fd(map, &mut shape)?;
+    Ok(shape)
+}
+
+/// Calls `visit` with every entry of a hash map, some thousands at a time. Entries that come or go meanwhile may or
+/// may not be seen; those that stay are seen once, as a bucket is copied whole.
+pub fn for_each_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut(&[K], &[V])) -> Result<()> {
+    #[repr(C)]
+    struct Attr {
+        in_batch: u64,
+        out_batch: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map_fd: u32,
+        elem_flags: u64,
+        flags: u64,
+    }
+    let call = Command::MapLookupBatch.name();
+    let shape = map_shape(map)?;
+    if (shape.key_size as usize, shape.value_size as usize) != (size_of::<K>(), size_of::<V>()) {
+        let message = format!("entries are {} and {} bytes", shape.key_size, shape.value_size);
+        return Err(SysError { call, source: io::Error::new(io::ErrorKind::InvalidInput, message) });
+    }
+    let mut room = 4096_usize;
+    // The position in a hash map is a bucket's number, a u32.
+    let (mut from, mut to) = (0_u32, 0_u32);
+    let mut is_first = true;
+    loop {
+        let mut keys = Vec::<K>::with_capacity(room);
+        let mut values = Vec::<V>::with_capacity(room);
+        let mut attr = Attr {
+            in_batch: if is_first { 0 } else { ptr::from_mut(&mut from).expose_provenance() as u64 },
+            out_batch: ptr::from_mut(&mut to).expose_provenance() as u64,
+            keys: keys.as_mut_ptr().expose_provenance() as u64,
+            values: values.as_mut_ptr().expose_provenance() as u64,
+            count: room as u32,
+            map_fd: raw(map),
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the attribute is BPF_MAP_LOOKUP_BATCH's; the vectors have room for `count` keys and values of the
+        // sizes that the map has, as checked above.
+        let done = unsafe { bpf(Command::MapLookupBatch, &mut attr) };
+        let is_last = match done {
+            Ok(_) => false,
+            // The last entries come with this error.
+            Err(error) if error.errno() == Some(libc::ENOENT) => true,
+            // A bucket holds more than there is room for.
+            Err(error) if error.errno() == Some(libc::ENOSPC) && room < 1 << 24 => {
+                room *= 4;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let count = (attr.count as usize).min(room);
+        // SAFETY: the kernel has written `count` of both, and any bit pattern is a value of a `Pod` type.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        visit(&keys, &values);
+        if is_last {
+            return Ok(());
+        }
+        (from, is_first) = (to, false);
+    }
+}
+
+/// Elements of a `BPF_F_MMAPABLE` array, as words in memory that is shared with the kernel.
+#[derive(Debug)]
+pub struct MappedWords {
+    words: NonNull<AtomicU64>,
+    len: usize,
+    bytes: usize,
+}
+
+// SAFETY: the memory belongs to the mapping, not to a thread, and is accessed by atomic operations alone.
+unsafe impl Send for MappedWords {}
+// SAFETY: as above.
+unsafe impl Sync for MappedWords {}
+
+impl MappedWords {
+    /// Maps a whole array, whose elements are of 8 bytes or a multiple.
+    pub fn map(array: BorrowedFd<'_>, access: Access) -> Result<Self> {
+        let shape = map_shape(array)?;
+        // The kernel spaces elements by their size rounded up to 8 (`array_map_alloc`).
+        let len = shape.max_entries as usize * (shape.value_size as usize).div_ceil(8);
+        let bytes = len * 8;
+        let protection = match access {
+            Access::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+            Access::ReadOnly => libc::PROT_READ,
+        };
+        // SAFETY: a new mapping at an address of the kernel's choice. The kernel refuses arrays that are not
+        // mmapable, and maps no more than the array, rounded up to a page.
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, array.as_raw_fd(), 0) };
+        let words = NonNull::new(start.cast()).filter(|_| start != libc::MAP_FAILED);
+        words.map(|words| Self { words, len, bytes }).ok_or_else(|| SysError::last("mmap"))
+    }
+
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[must_use]
+    pub fn read(&self, index: usize) -> Option<u64> {
+        self.word(index).map(|word| word.load(Ordering::Acquire))
+    }
+
+    /// Stores a word. Whoever sees it sees what was stored before it. `None`: out of range.
+    #[must_use]
+    pub fn store_release(&self, index: usize, value: u64) -> Option<()> {
+        self.word(index).map(|word| word.store(value, Ordering::Release))
+    }
+
+    #[must_use]
+    pub fn read_element(&self, index: usize) -> Option<Element> {
+        let first = index.checked_mul(ELEMENT_WORDS)?;
+        let mut words = [0; ELEMENT_WORDS];
+        for (offset, word) in words.iter_mut().enumerate() {
+            *word = self.read(first + offset)?;
+        }
+        // SAFETY: same size, and any bit pattern is an element (it is `Pod`).
+        Some(unsafe { std::mem::transmute::<[u64; ELEMENT_WORDS], Element>(words) })
+    }
+
+    /// Writes an element word by word: for one that no program reads.
+    #[must_use]
+    pub fn write_element(&self, index: usize, element: Element) -> Option<()> {
+        // SAFETY: same size, and the element has no padding (the contract asserts it).
+        let words = unsafe { std::mem::transmute::<Element, [u64; ELEMENT_WORDS]>(element) };
+        let first = index.checked_mul(ELEMENT_WORDS)?;
+        words.into_iter().enumerate().try_for_each(|(offset, word)| self.store_release(first + offset, word))
+    }
+
+    fn word(&self, index: usize) -> Option<&AtomicU64> {
+        // SAFETY: in range of the mapping, which lives as long as `self`; aligned, as a mapping starts at a page;
+        // and only ever accessed by atomic operations on this side.
+        (index < self.len).then(|| unsafe { self.words.add(index).as_ref() })
+    }
+}
+
+const ELEMENT_WORDS: usize = size_of::<Element>() / 8;
+
+impl Drop for MappedWords {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nothing borrows from it any more. It can't fail for a valid range.
+        unsafe { libc::munmap(self.words.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Waits until every program has ended that ran when this was called: MEMBARRIER_CMD_GLOBAL is `synchronize_rcu`,
+/// and programs run inside an RCU read-side section.
+///
+/// # Errors
+///
+/// EINVAL on a kernel with `nohz_full` CPUs (membarrier(2)), EPERM or ENOSYS under a seccomp profile.
+pub fn membarrier_global() -> Result<()> {
+    const MEMBARRIER_CMD_GLOBAL: c_int = 1;
+    // SAFETY: takes two integers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 { Err(SysError::last("membarrier")) } else { Ok(()) }
+}
+
+/// The thread's effective capabilities, one bit each (capabilities(7)).
+pub fn effective_capabilities() -> Result<u64> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: c_int,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    // _LINUX_CAPABILITY_VERSION_3: two elements, for 64 capabilities.
+    let mut header = Header { version: 0x2008_0522, pid: 0 };
+    let mut data = [Data::default(); 2];
+    // SAFETY: capget(2) takes a header and, for version 3, an array of two.
+    let result = unsafe { libc::syscall(libc::SYS_capget, ptr::from_mut(&mut header), data.as_mut_ptr()) };
+    if result < 0 {
+        return Err(SysError::last("capget"));
+    }
+    Ok(u64::from(data[0].effective) | (u64::from(data[1].effective) << 32))
+}
+
+/// `include/uapi/linux/magic.h`
+const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
+
+/// Whether a path is on a BPF file system.
+pub fn is_bpffs(path: &Path) -> Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())
+        .map_err(|error| SysError { call: "statfs", source: io::Error::other(error) })?;
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the path is a live C string, and there is room for the answer.
+    if unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) } < 0 {
+        return Err(SysError::last("statfs"));
+    }
+    // SAFETY: statfs succeeded, so it has filled the structure.
+    Ok(unsafe { found.assume_init() }.f_type == BPF_FS_MAGIC)
+}
+
+/// The kernel's CONFIG_HZ: the coarse clocks tick once a jiffy (clock_getres(2)).
+pub fn kernel_hz() -> Result<u32> {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: there is room for the answer.
+    if unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) } < 0 {
+        return Err(SysError::last("clock_getres"));
+    }
+    // Rounded, because a jiffy is no whole number of nanoseconds at every HZ.
+    let nanoseconds = u32::try_from(resolution.tv_nsec.max(1)).unwrap_or(u32::MAX);
+    Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
+}
