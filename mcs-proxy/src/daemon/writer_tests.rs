@@ -120,7 +120,8 @@ fn a_refusal_at_any_step_leaves_the_maps_consistent_and_is_made_good() {
 
 #[test]
 fn what_does_not_fit_leaves_the_others_alone_and_enters_once_there_is_room() {
-    let many: Vec<Object> = (0..9).map(|i| service(&format!("s{i}"), &format!("10.13.0.{}", i + 1))).collect();
+    let many: Vec<Object> =
+        (0..9).map(|i| service(&format!("s{i}"), &format!("10.13.0.{}", i + 1))).collect();
     let mut writer = synced([(ObjectKind::Service, many), (ObjectKind::EndpointSlice, vec![])]);
     let in_maps = |writer: &Writer<FakeDataplane>| {
         (1..=9).filter(|i| backends(writer, &format!("10.13.0.{i}")).is_some()).collect::<Vec<_>>()

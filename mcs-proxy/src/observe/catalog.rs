@@ -62,7 +62,8 @@ pub const fn protocol_name(protocol: Protocol) -> &'static str {
 impl Catalog {
     #[must_use]
     pub fn new(cluster: &str, desired: &Desired) -> Self {
-        let frontends = desired.iter().map(|(key, frontend)| catalog_frontend(cluster, key, frontend)).collect();
+        let frontends =
+            desired.iter().map(|(key, frontend)| catalog_frontend(cluster, key, frontend)).collect();
         Self { cluster: cluster.to_owned(), frontends }
     }
 

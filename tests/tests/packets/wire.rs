@@ -114,7 +114,9 @@ impl Segment {
                 }
                 segment(udp.source_port(), udp.destination_port(), Kind::Udp, udp.payload())
             }
-            other @ (TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)) => panic!("neither TCP nor UDP: {other:?}"),
+            other @ (TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)) => {
+                panic!("neither TCP nor UDP: {other:?}")
+            }
         }
     }
 }
