@@ -33,7 +33,7 @@ fn build() -> Result<(), object::Error> {
     }
     println!("cargo::rerun-if-env-changed={}", object::ROUTE);
 
-    let built = object::build(workspace, &variable("CARGO")?)?;
+    let built = object::build(workspace, &variable("CARGO")?, &[])?;
     let embedded = variable("OUT_DIR")?.join("mcs-proxy-ebpf.o");
     fs::copy(&built, &embedded)
         .map_err(|error| format!("{} to {}: {error}", built.display(), embedded.display()))

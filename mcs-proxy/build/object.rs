@@ -78,10 +78,12 @@ pub(crate) fn linker(workspace: &Path) -> PathBuf {
     workspace.join("target/tools/bin/bpf-linker")
 }
 
-/// Builds the object and returns its path.
-pub(crate) fn build(workspace: &Path, cargo: &Path) -> Result<PathBuf, Error> {
+/// Builds the object, with flags for the compiler beyond the usual ones, and returns its path.
+pub(crate) fn build(workspace: &Path, cargo: &Path, extra_flags: &[&str]) -> Result<PathBuf, Error> {
     let linker = linker(workspace);
     let compiler = Compiler::find().filter(|_| linker.exists()).ok_or(Error::ToolsMissing)?;
+    let mut flags = flags(workspace, &linker);
+    flags.extend(extra_flags.iter().map(|&flag| flag.to_owned()));
     let target_dir = workspace.join("target/bpf");
 
     let mut command = Command::new(cargo);
@@ -98,7 +100,7 @@ pub(crate) fn build(workspace: &Path, cargo: &Path) -> Result<PathBuf, Error> {
         .env("RUSTC", compiler.rustc())
         // The target and the attributes that eBPF programs need are unstable; this compiler is a stable one.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace, &linker).join("\x1f"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         // The linker does its own link-time optimization on bitcode, and needs the debug information for BTF.
         .env("CARGO_PROFILE_RELEASE_LTO", "false")
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")

@@ -1,6 +1,9 @@
 //! The command line: every flag, its default and its help.
 
-use crate::source::SourceSpec;
+use crate::{
+    dataplane::{interfaces::Pattern, links::Hook},
+    source::SourceSpec,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
 use std::path::{Path, PathBuf};
@@ -67,10 +70,10 @@ pub struct Run {
     pub all_services: bool,
     /// Interfaces to leave alone; `*` stands for any characters; may be repeated
     #[arg(long, value_name = "PATTERN")]
-    pub exclude_interface: Vec<String>,
+    pub exclude_interface: Vec<Pattern>,
     /// Hook to attach to; `auto` takes tcx where the kernel has it (6.6)
-    #[arg(long, value_enum, default_value = "auto")]
-    pub hook: HookName,
+    #[arg(long, default_value = "auto", value_name = "auto|tcx|clsact")]
+    pub hook: Hook,
     #[command(flatten)]
     pub sizes: Sizes,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
@@ -140,13 +143,6 @@ impl From<AlgorithmName> for Algorithm {
             AlgorithmName::Random => Self::Random,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum HookName {
-    Auto,
-    Tcx,
-    Clsact,
 }
 
 fn size(largest: i64) -> clap::builder::RangedI64ValueParser<u32> {

@@ -9,7 +9,7 @@
 
 #![deny(unsafe_code)]
 
-//CLI
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;

@@ -1,1 +1,49 @@
-fn main() {}
+//! `mcs-proxy`: the daemon of a node, and the commands that look at what it did.
+
+use clap::Parser as _;
+use mcs_proxy::{
+    cli,
+    config::{Cli, Command},
+    daemon,
+};
+use std::{
+    io::{self, Write as _},
+    panic,
+    process::{self, ExitCode},
+};
+
+fn main() -> ExitCode {
+    end_on_panic();
+    let Cli { places, command } = Cli::parse();
+    let said = match command {
+        Command::Run(run) => daemon::main(&places, &run).map(|()| String::new()),
+        Command::Services(list) => cli::services(&places, &list),
+        Command::Backends(list) => cli::backends(&places, &list),
+        Command::Connections(list) => cli::connections(&places, &list),
+    };
+    match said.and_then(|text| print(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mcs-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A panic in one task must not leave the others running as if nothing had happened: end, where a supervisor sees it.
+/// Traffic goes on without us.
+fn end_on_panic() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        report(info);
+        process::abort();
+    }));
+}

@@ -1,2 +1,22 @@
-//! Harness.
+//! Harness: clusters of network namespaces with a daemon a node, and what speaks to them.
+//!
+//! It knows mcs-proxy only as a program: its command line, its manifests, its JSON.
+
+pub mod api;
+mod beneath;
+mod cleanup;
+pub mod client;
+mod daemon;
+pub mod karmada;
+mod namespace;
 pub mod netns;
+pub mod programs;
+mod sys;
+mod world;
+
+pub use beneath::Beneath;
+pub use cleanup::tear_down_kept;
+pub use daemon::{Daemon, EndpointRow, ServiceRow};
+pub use namespace::{Namespace, Process};
+pub use sys::PacketSocket;
+pub use world::{FABRIC, Lifetime, Node, POD_PORT, Pod, World};

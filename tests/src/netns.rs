@@ -1,17 +1,23 @@
-use std::io;
-pub fn enter_new() -> io::Result<()> {
-    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let s = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
-    assert!(s.success());
-    Ok(())
+//! A network namespace for the calling thread alone: for tests that need interfaces, but no cluster.
+
+use crate::{namespace::run, sys};
+use anyhow::Result;
+use std::process::Command;
+
+/// Moves the calling thread into a new network namespace, which ends with the thread. What it starts is in there too.
+///
+/// # Errors
+/// This takes root.
+pub fn enter_new() -> Result<()> {
+    sys::enter_new_network_namespace()?;
+    run(Command::new("ip").args(["link", "set", "lo", "up"])).map(drop)
 }
-pub fn add_veth(a: &str, b: &str) -> io::Result<u32> {
-    let s = std::process::Command::new("ip")
-        .args(["link", "add", a, "type", "veth", "peer", "name", b])
-        .status()?;
-    assert!(s.success());
-    let n = std::ffi::CString::new(a).unwrap();
-    Ok(unsafe { libc::if_nametoindex(n.as_ptr()) })
+
+/// Adds a pair of veths and returns the index of the first.
+///
+/// # Errors
+/// The kernel's.
+pub fn add_veth(name: &str, peer: &str) -> Result<u32> {
+    run(Command::new("ip").args(["link", "add", name, "type", "veth", "peer", "name", peer]))?;
+    Ok(sys::interface_index(name)?)
 }

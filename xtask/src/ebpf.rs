@@ -9,8 +9,9 @@ use std::{fs, path::Path};
 
 pub(crate) use object::{Compiler, linker};
 
-pub(crate) fn run(workspace: &Path) -> Result<()> {
-    let object = object::build(workspace, &cargo()).map_err(|error| anyhow!("{error}"))?;
+pub(crate) fn run(workspace: &Path, deny_warnings: bool) -> Result<()> {
+    let extra: &[&str] = if deny_warnings { &["-Dwarnings"] } else { &[] };
+    let object = object::build(workspace, &cargo(), extra).map_err(|error| anyhow!("{error}"))?;
     let size = fs::metadata(&object).with_context(|| object.display().to_string())?.len();
     println!("{} {size} bytes", object.display());
     Ok(())

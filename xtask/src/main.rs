@@ -1,13 +1,15 @@
 //! `cargo xtask`: everything one does with this repository.
 
+mod demo;
 mod deny;
 mod ebpf;
 mod run;
 mod setup;
+mod test;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use setup::Purpose;
+use setup::{Beside, Purpose};
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Debug, Parser)]
@@ -26,7 +28,18 @@ enum Task {
         purpose: Purpose,
     },
     /// Build the eBPF programs alone and print the path and size of the object
-    Ebpf,
+    Ebpf {
+        /// Fail on the compiler's warnings too
+        #[arg(long)]
+        deny_warnings: bool,
+    },
+    /// Watch one Service's connections split over clusters of network namespaces
+    Demo(demo::Options),
+    /// Run the tests, all of them or those whose names contain one of the given words; as root
+    Test {
+        /// Parts of names
+        names: Vec<String>,
+    },
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,
 }
@@ -44,15 +57,28 @@ fn main() -> ExitCode {
 
 fn run(task: &Task) -> Result<()> {
     let workspace = workspace();
-    match *task {
+    match task {
         Task::Setup { purpose } => {
-            setup::run(&workspace, purpose)?;
-            setup::report(&workspace, purpose);
+            setup::run(&workspace, *purpose)?;
+            if *purpose == Purpose::Test {
+                setup::kube(&workspace, Beside::Nothing)?;
+            }
+            setup::report(&workspace, *purpose);
             Ok(())
         }
-        Task::Ebpf => {
+        Task::Ebpf { deny_warnings } => {
             setup::run(&workspace, Purpose::Build)?;
-            ebpf::run(&workspace)
+            ebpf::run(&workspace, *deny_warnings)
+        }
+        Task::Demo(options) => {
+            if options.needs_tools() {
+                setup::run(&workspace, Purpose::Demo)?;
+            }
+            demo::run(&workspace, *options)
+        }
+        Task::Test { names } => {
+            setup::run(&workspace, Purpose::Test)?;
+            test::run(&workspace, names)
         }
         Task::Deny => {
             setup::run(&workspace, Purpose::Deny)?;

@@ -37,6 +37,27 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Builds programs of the workspace. They come to lie beside our own executable.
+pub(crate) fn build(workspace: &Path, programs: &[&str]) -> Result<()> {
+    let mut build = command(cargo());
+    build.current_dir(workspace).args([
+        "build",
+        "--locked",
+        "--package",
+        "mcs-proxy",
+        "--package",
+        "mcs-proxy-tests",
+    ]);
+    for program in programs {
+        build.args(["--bin", program]);
+    }
+    // cargo's own progress goes to standard error.
+    if !build.status()?.success() {
+        bail!("{} did not build", programs.join(" and "));
+    }
+    Ok(())
+}
+
 /// Where a program is, as a shell would find it.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     // Programs for administrators may be missing from PATH after a plain `su`.
@@ -52,8 +73,15 @@ pub(crate) fn say(text: impl AsRef<str>) {
     eprintln!("{}", text.as_ref());
 }
 
+/// What else writes to the terminal meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    Nothing,
+    AnotherBuild,
+}
+
 /// Runs a command whose output is long: one line here, the output in `log`, its tail here if the command fails.
-pub(crate) fn logged(log: &Path, what: &str, command: &mut Command) -> Result<()> {
+pub(crate) fn logged(log: &Path, what: &str, command: &mut Command, beside: Beside) -> Result<()> {
     if let Some(folder) = log.parent() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
@@ -69,7 +97,7 @@ pub(crate) fn logged(log: &Path, what: &str, command: &mut Command) -> Result<()
     let (done, waiting) = mpsc::channel();
     let ticker = thread::spawn({
         let (what, log) = (what.to_owned(), log.to_owned());
-        move || tick(&what, &log, &waiting)
+        move || tick(&what, &log, &waiting, beside)
     });
     let status = child.wait();
     drop(done);
@@ -89,9 +117,9 @@ pub(crate) fn logged(log: &Path, what: &str, command: &mut Command) -> Result<()
 }
 
 /// Shows that time passes, until the channel closes: on a terminal in place, else a line a minute.
-fn tick(what: &str, log: &Path, waiting: &mpsc::Receiver<()>) -> Duration {
+fn tick(what: &str, log: &Path, waiting: &mpsc::Receiver<()>, beside: Beside) -> Duration {
     let start = Instant::now();
-    let terminal = stderr().is_terminal();
+    let terminal = stderr().is_terminal() && beside == Beside::Nothing;
     let pause = Duration::from_secs(if terminal { 1 } else { 60 });
     say(format!("{what} (log: {})", log.display()));
     while waiting.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
@@ -99,7 +127,7 @@ fn tick(what: &str, log: &Path, waiting: &mpsc::Receiver<()>) -> Duration {
         if terminal {
             eprint!("\r  {seconds} s\r");
         } else {
-            say(format!("  still at it after {seconds} s"));
+            say(format!("{what}: still at it after {seconds} s"));
         }
     }
     start.elapsed()

@@ -44,9 +44,21 @@ pub enum Commit {
     /// Nothing to do, or not every source has synced yet.
     Idle,
     /// The maps changed, or what people are told about them did.
-    Programmed,
+    Programmed(Summary),
     /// The kernel refused a step. What is in the maps is consistent, and a later commit starts over.
     Failed,
+}
+
+/// What the maps hold after a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The first commit: every source has synced.
+    pub first: bool,
+    /// Frontends entered, changed or taken out.
+    pub changed: usize,
+    pub frontends: usize,
+    /// Slots of all of them.
+    pub backends: usize,
 }
 
 impl<D: Dataplane> Writer<D> {
@@ -106,14 +118,12 @@ impl<D: Dataplane> Writer<D> {
         self.phase = Phase::Synced;
         self.report_rejected(plan.rejected);
         let desired = self.resolver.desired();
-        let backends: usize = desired.values().map(|frontend| frontend.slots.len()).sum();
-        let (frontends, changed) = (desired.len(), changes.upserts.len() + changes.removals.len());
-        if first {
-            info!(frontends, backends, "synced");
-        } else {
-            info!(changed, frontends, backends, "programmed");
-        }
-        Commit::Programmed
+        Commit::Programmed(Summary {
+            first,
+            changed: changes.upserts.len() + changes.removals.len(),
+            frontends: desired.len(),
+            backends: desired.values().map(|frontend| frontend.slots.len()).sum(),
+        })
     }
 
     /// At an idle moment: waits for what was let go of, so that the next change need not.

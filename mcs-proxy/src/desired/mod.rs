@@ -5,6 +5,8 @@
 
 mod eligibility;
 mod frontends;
+#[cfg(test)]
+mod karmada_tests;
 mod opt_in;
 mod resolver;
 mod slots;

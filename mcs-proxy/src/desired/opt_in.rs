@@ -42,7 +42,8 @@ pub(super) fn unserved(service: &Service, ours: bool) -> Vec<Problem> {
     if named && service.cluster_ips.is_empty() {
         add(
             "spec.clusterIP",
-            "there is none, as for a headless or an ExternalName Service, so there is nothing to serve",
+            "there is none that is ours to serve: the Service is headless (by `None` or by label), an ExternalName, or \
+             without an address yet",
             "give it a ClusterIP or remove the annotation or label",
         );
     }

@@ -88,7 +88,8 @@ impl Resolver {
             fresh.insert(service.clone(), frontends);
         }
         let changes = self.settle(model, &touched, fresh);
-        if touched.iter().fold(false, |any, key| self.note_contest(*key) || any) {
+        let contests: Vec<_> = touched.iter().filter(|key| self.note_contest(**key)).collect();
+        if !contests.is_empty() {
             self.lost = self.contested.iter().flat_map(|key| self.losers(model, *key)).collect();
         }
         changes

@@ -1,5 +1,6 @@
 //! Services and EndpointSlices as mcs-proxy understands them: decoded, typed, without I/O.
 
+mod algorithm;
 mod importer;
 mod problem;
 mod service;
@@ -9,6 +10,7 @@ mod store;
 pub(crate) mod testing;
 mod validation;
 
+pub use algorithm::{UnknownAlgorithm, algorithm_name, parse_algorithm};
 pub use importer::{SliceMetadata, source_cluster};
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};

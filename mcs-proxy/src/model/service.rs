@@ -12,7 +12,8 @@ pub struct Service {
     pub opt_in: OptIn,
     /// Whether kube-proxy serves it too. Not with the label `service.kubernetes.io/service-proxy-name`.
     pub kube_proxy_beneath: bool,
-    /// `spec.clusterIPs`; empty for headless and ExternalName Services.
+    /// `spec.clusterIPs`; empty for headless Services (by `None` or by the label `service.kubernetes.io/headless`), for
+    /// ExternalName ones, and as long as there is no address.
     pub cluster_ips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
     /// `mcs-proxy.io/algorithm`; `None`: the daemon's default.
@@ -30,7 +31,8 @@ impl Service {
     /// Puts `previous`'s values where this one's were malformed: a value that cannot be read changes nothing.
     pub(super) fn keep_last_good_of(&mut self, previous: &Self) {
         let Malformed { opt_in, algorithm } = self.malformed;
-        if opt_in {
+        // What else may have opted it in, the label, was read well and may have changed.
+        if opt_in && matches!(previous.opt_in, OptIn::Annotation | OptIn::Refused) {
             self.opt_in = previous.opt_in;
         }
         if algorithm {

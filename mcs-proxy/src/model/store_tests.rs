@@ -104,6 +104,24 @@ fn a_malformed_value_keeps_the_last_good_one_and_the_rest_changes() {
     );
 }
 
+/// Rows: before, as read now beside a malformed annotation, and what holds.
+#[test]
+fn a_malformed_annotation_keeps_what_the_annotation_said_and_not_what_the_label_did() {
+    for (before, now, expected) in [
+        (OptIn::Annotation, OptIn::Unsaid, OptIn::Annotation),
+        (OptIn::Annotation, OptIn::ProxyName, OptIn::Annotation),
+        (OptIn::Refused, OptIn::ProxyName, OptIn::Refused),
+        (OptIn::ProxyName, OptIn::Unsaid, OptIn::Unsaid),
+        (OptIn::OtherProxy, OptIn::ProxyName, OptIn::ProxyName),
+    ] {
+        let mut model = Model::default();
+        model.apply(put_service(Service { opt_in: before, ..service("a", "10.13.0.1") }));
+        let malformed = Malformed { opt_in: true, algorithm: false };
+        model.apply(put_service(Service { opt_in: now, malformed, ..service("a", "10.13.0.1") }));
+        assert_eq!(model.service(&key("a")).unwrap().opt_in, expected, "{before:?} {now:?}");
+    }
+}
+
 #[test]
 fn problems_last_as_long_as_their_cause() {
     let mut model = Model::default();

@@ -6,7 +6,7 @@
 //! hold.
 
 use crate::{
-    desired::{Desired, Frontend, FrontendKey},
+    desired::{Desired, EndpointVerdict, Frontend, FrontendKey, JudgedEndpoint},
     model::SourceCluster,
 };
 use mcs_proxy_ebpf::abi::Protocol;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs,
     io::{self, BufReader, BufWriter, Write as _},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
 };
 
@@ -47,6 +47,39 @@ pub struct CatalogEndpoint {
     pub cluster: String,
     pub slice: String,
     pub verdict: String,
+}
+
+impl CatalogFrontend {
+    /// `NAMESPACE/NAME`.
+    #[must_use]
+    pub fn service(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// The endpoint of this address; of several (duplicates), the one that takes new flows.
+    #[must_use]
+    pub fn endpoint(&self, address: SocketAddr) -> Option<&CatalogEndpoint> {
+        self.endpoints
+            .iter()
+            .filter(|endpoint| SocketAddr::new(endpoint.address, endpoint.port) == address)
+            .min_by_key(|endpoint| !endpoint.is_used())
+    }
+
+    /// The cluster whose pod a backend is.
+    #[must_use]
+    pub fn cluster_of(&self, backend: SocketAddr) -> Option<String> {
+        self.endpoint(backend).map(|endpoint| endpoint.cluster.clone())
+    }
+}
+
+impl CatalogEndpoint {
+    /// Whether it takes new flows.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        [EndpointVerdict::Used, EndpointVerdict::UsedTerminating]
+            .iter()
+            .any(|used| self.verdict == used.as_str())
+    }
 }
 
 /// The name of a protocol in manifests.
@@ -94,7 +127,7 @@ impl Catalog {
 }
 
 fn catalog_frontend(cluster: &str, key: &FrontendKey, frontend: &Frontend) -> CatalogFrontend {
-    let endpoint = |endpoint: &crate::desired::JudgedEndpoint| CatalogEndpoint {
+    let endpoint = |endpoint: &JudgedEndpoint| CatalogEndpoint {
         address: endpoint.address.ip(),
         port: endpoint.address.port(),
         cluster: match &endpoint.source {

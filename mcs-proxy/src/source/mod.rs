@@ -8,6 +8,35 @@ mod spec;
 pub use spec::{SourceSpec, UnknownSource};
 
 use crate::model::{EndpointSlice, NamespacedName, ObjectKind, ObjectRef, Problem, Service};
+use tokio::sync::mpsc;
+
+/// Sends the objects of `source` until the receiver is dropped. `cluster_name` is this cluster's (`--cluster-name`);
+/// `locations` are for the API server's kubeconfig.
+///
+/// # Errors
+/// Only at the start: the directory or the kubeconfig is of no use. Later troubles are logged or told as
+/// [`Event::Problem`], and outlasted.
+pub async fn run(
+    source: &SourceSpec,
+    cluster_name: &str,
+    locations: &kubernetes::Locations,
+    events: mpsc::Sender<Event>,
+) -> Result<(), SourceError> {
+    match source {
+        SourceSpec::Kubernetes => kubernetes::run(locations, cluster_name, events).await?,
+        SourceSpec::Directory(path) => directory::run(path, cluster_name, events).await?,
+    }
+    Ok(())
+}
+
+/// Why a source cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Directory(#[from] directory::DirectoryError),
+    #[error(transparent)]
+    Kubernetes(#[from] kubernetes::KubernetesError),
+}
 
 /// What a source tells the daemon's writer, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

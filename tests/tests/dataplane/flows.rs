@@ -1,11 +1,13 @@
-use crate::place::Place;
+use crate::place::{Place, SIZES};
 use aya::maps::{HashMap, MapData};
 use mcs_proxy::dataplane::{
     flows::{Clock, Collector, Timeouts, reply_key},
     pins::{PinDir, Pins},
     sys::Access,
 };
-use mcs_proxy_ebpf::abi::{Address, Direction, Flow, FlowState, MapName, Port, Protocol, Reply, Tuple};
+use mcs_proxy_ebpf::abi::{
+    Address, Direction, Flow, FlowState, MapName, MapSizes, Port, Protocol, Reply, Tuple,
+};
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 struct Maps {
@@ -130,22 +132,48 @@ fn the_silent_are_forgotten_by_protocol_and_state() {
     pins.for_each_flow(|tuple, _| assert!(seen.insert(tuple.client_port.get()))).unwrap();
     assert_eq!(seen, BTreeSet::from([1, 2, 6, 22]));
 
-    let collected = collector.collect(&Timeouts::default(), Some(&BTreeSet::from([8]))).unwrap();
-    assert_eq!((collected.flows, collected.expired, collected.orphans), (0, 4, 1));
+    let none = Timeouts {
+        tcp_new: Duration::ZERO,
+        tcp_established: Duration::ZERO,
+        closing: Duration::ZERO,
+        udp_new: Duration::ZERO,
+        udp: Duration::ZERO,
+    };
+    collector.collect(&none, None).unwrap();
     assert_eq!(maps.ports(), [BTreeSet::new(), BTreeSet::new()]);
     assert!(collector.collect(&Timeouts::default(), None).unwrap().referenced.is_empty());
 }
 
-/// Many batches: more than one page of the kernel's answers.
+/// Flows of an interface that came after the list was made must not be taken for those of one that is gone.
 #[test]
-fn a_full_map_is_seen_whole() {
-    let place = Place::new("full");
+fn what_an_interface_leaves_behind_goes_but_a_new_ones_flows_stay() {
+    let place = Place::new("interfaces");
     drop(place.load());
     let mut maps = Maps::open(&place.pins);
-    for port in 1..=200 {
+    let clock = Clock::open(&place.pins).unwrap();
+    let now = clock.now().unwrap();
+    let ten_seconds = (10_000 / clock.rate().age(1, 0).as_millis()) as u32;
+    let both = [Direction::FromPod, Direction::ToPod];
+    let tcp = |port, last_seen| flow(port, Protocol::Tcp, FlowState::Established, last_seen);
+    maps.insert(1, &tcp(1, now.wrapping_sub(ten_seconds)), &both);
+    maps.insert(2, &tcp(2, now), &both);
+    maps.insert(3, &Flow { interface: 8, ..tcp(3, now.wrapping_sub(ten_seconds)) }, &both);
+    let mut collector = Collector::open(&place.pins).unwrap();
+    collector.collect(&Timeouts::default(), Some(&BTreeSet::from([8]))).unwrap();
+    assert_eq!(maps.ports(), [BTreeSet::from([2, 3]), BTreeSet::from([2, 3])]);
+}
+
+/// More than one answer of the kernel's holds.
+#[test]
+fn a_large_map_is_seen_whole_and_once() {
+    let place = Place::new("large");
+    drop(place.load_with(&MapSizes { flows: 16_384, ..SIZES }));
+    let mut maps = Maps::open(&place.pins);
+    for port in 1..=10_000 {
         maps.insert(port, &flow(port, Protocol::Tcp, FlowState::Established, 0), &[Direction::FromPod]);
     }
-    let mut count = 0;
-    Pins::open(&place.pins).unwrap().for_each_flow(|_, _| count += 1).unwrap();
-    assert_eq!(count, 200);
+    let mut seen = BTreeSet::new();
+    let pins = Pins::open(&place.pins).unwrap();
+    pins.for_each_flow(|tuple, _| assert!(seen.insert(tuple.client_port.get()))).unwrap();
+    assert_eq!(seen, (1..=10_000).collect());
 }

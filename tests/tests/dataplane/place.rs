@@ -41,7 +41,11 @@ impl Place {
     }
 
     pub(crate) fn load(&self) -> Loaded {
-        load(mcs_proxy::EBPF_OBJECT, &self.pins, &SIZES, false).unwrap()
+        self.load_with(&SIZES)
+    }
+
+    pub(crate) fn load_with(&self, sizes: &MapSizes) -> Loaded {
+        load(mcs_proxy::EBPF_OBJECT, &self.pins, sizes, false).unwrap()
     }
 }
 

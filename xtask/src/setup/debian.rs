@@ -3,7 +3,7 @@
 use super::{Purpose, log, programs};
 use crate::{
     ebpf::Compiler,
-    run::{command, logged, say, which},
+    run::{Beside, command, logged, say, which},
 };
 use anyhow::{Result, bail};
 use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
@@ -90,11 +90,13 @@ pub(crate) fn ensure(workspace: &Path, packages: &BTreeSet<&'static str>) -> Res
         apt
     };
     // A third-party list that is down is no reason to give up: the install that follows tells.
-    if logged(&log(workspace, "apt-update"), "apt-get update", &mut apt(&["update"])).is_err() {
+    if logged(&log(workspace, "apt-update"), "apt-get update", &mut apt(&["update"]), Beside::Nothing)
+        .is_err()
+    {
         say("apt-get update failed; going on with the package lists that are there");
     }
     let mut install = apt(&["install", "--yes", "--no-install-recommends"]);
-    logged(&log(workspace, "apt-install"), "apt-get install", install.args(packages))
+    logged(&log(workspace, "apt-install"), "apt-get install", install.args(packages), Beside::Nothing)
 }
 
 fn why(packages: &BTreeSet<&'static str>) -> String {

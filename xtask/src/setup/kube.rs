@@ -2,10 +2,11 @@
 //! modules (`tests/kubeparts`) into `target/tools/kube`.
 
 use super::{log, tools};
-use crate::run::{command, logged, say, which};
+use crate::run::{Beside, command, logged, say, which};
 use anyhow::{Context, Result, bail};
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
@@ -30,7 +31,8 @@ pub(crate) fn assets(workspace: &Path) -> Assets {
     )
 }
 
-pub(crate) fn ensure(workspace: &Path) -> Result<()> {
+/// Finds or builds them.
+pub(crate) fn ensure(workspace: &Path, beside: Beside) -> Result<()> {
     match assets(workspace) {
         Assets::Given(folder) => {
             let missing: Vec<_> = NEEDED.into_iter().filter(|part| !folder.join(part).exists()).collect();
@@ -43,11 +45,11 @@ pub(crate) fn ensure(workspace: &Path) -> Result<()> {
             }
             Ok(())
         }
-        Assets::Ours(folder) => build(workspace, &folder),
+        Assets::Ours(folder) => build(workspace, &folder, beside),
     }
 }
 
-fn build(workspace: &Path, folder: &Path) -> Result<()> {
+fn build(workspace: &Path, folder: &Path, beside: Beside) -> Result<()> {
     let source = workspace.join("tests/kubeparts");
     // Asking go whether anything changed takes seconds; comparing the sources with what was built takes none.
     let sources = ["go.mod", "go.sum", "main.go"]
@@ -56,6 +58,9 @@ fn build(workspace: &Path, folder: &Path) -> Result<()> {
         })
         .into_iter()
         .collect::<Result<String>>()?;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let lock = File::create(folder.join(".lock"))?;
+    lock.lock()?;
     let stamp = folder.join("built-from");
     if fs::read_to_string(&stamp).is_ok_and(|built| built == sources) {
         return Ok(());
@@ -71,7 +76,6 @@ fn build(workspace: &Path, folder: &Path) -> Result<()> {
         say(format!("{}, and run the same command again.", NEEDED.join(", ")));
         bail!("Go is missing");
     };
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let version = "k8s.io/component-base/version";
     let flags = format!(
         "-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor=37",
@@ -84,7 +88,7 @@ fn build(workspace: &Path, folder: &Path) -> Result<()> {
         .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
         .arg(folder.join("kubeparts"))
         .arg(".");
-    logged(&log(workspace, "kube"), &what, &mut build)?;
+    logged(&log(workspace, "kube"), &what, &mut build, beside)?;
 
     for part in PARTS {
         let link = folder.join(part);

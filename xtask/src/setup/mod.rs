@@ -16,7 +16,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) use kube::{Assets, assets};
+pub(crate) use crate::run::Beside;
+pub(crate) use kube::{Assets, assets, ensure as kube};
 
 /// What the tools are for; each includes the ones it builds on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -25,7 +26,7 @@ pub(crate) enum Purpose {
     Build,
     /// The demo
     Demo,
-    /// The tests
+    /// The tests; Kubernetes' programs apart, which [`kube()`] provides
     Test,
     /// Checking the dependencies
     Deny,
@@ -47,12 +48,14 @@ pub(crate) fn run(workspace: &Path, purpose: Purpose) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     // Two tasks at once: one installs, the other waits and finds everything there.
     let lock = File::create(folder.join(".lock"))?;
-    lock.lock()?;
+    if lock.try_lock().is_err() {
+        say("waiting for another `cargo xtask` to finish its set-up");
+        lock.lock()?;
+    }
 
     debian::ensure(workspace, &debian::packages(workspace, purpose))?;
     match purpose {
-        Purpose::Build | Purpose::Demo => programs::bpf_linker(workspace),
-        Purpose::Test => programs::bpf_linker(workspace).and_then(|()| kube::ensure(workspace)),
+        Purpose::Build | Purpose::Demo | Purpose::Test => programs::bpf_linker(workspace),
         Purpose::Deny => programs::cargo_deny(workspace),
     }
 }

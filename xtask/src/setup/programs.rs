@@ -1,7 +1,7 @@
 //! Programs that cargo builds from its registry, into `target/tools/bin`.
 
 use super::{log, tools};
-use crate::run::{cargo, command, logged};
+use crate::run::{Beside, cargo, command, logged};
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -23,15 +23,20 @@ pub(crate) fn bpf_linker(workspace: &Path) -> Result<()> {
         .env("LLVM_PREFIX", LLVM)
         .env("RUSTFLAGS", format!("-L{LLVM}/lib"));
     let what = format!("Building bpf-linker {BPF_LINKER}, which links eBPF programs (about 2 minutes)");
-    logged(&log(workspace, "bpf-linker"), &what, &mut install)
+    logged(&log(workspace, "bpf-linker"), &what, &mut install, Beside::Nothing)
 }
 
 pub(crate) fn cargo_deny(workspace: &Path) -> Result<()> {
     if has(workspace, "cargo-deny", CARGO_DENY) {
         return Ok(());
     }
-    let what = format!("Building cargo-deny {CARGO_DENY}, which checks the dependencies (about 4 minutes)");
-    logged(&log(workspace, "cargo-deny"), &what, &mut install(workspace, "cargo-deny", CARGO_DENY))
+    let what = format!("Building cargo-deny {CARGO_DENY}, which checks the dependencies (about 3 minutes)");
+    logged(
+        &log(workspace, "cargo-deny"),
+        &what,
+        &mut install(workspace, "cargo-deny", CARGO_DENY),
+        Beside::Nothing,
+    )
 }
 
 fn install(workspace: &Path, name: &str, version: &str) -> std::process::Command {

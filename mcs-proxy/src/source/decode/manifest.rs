@@ -8,7 +8,6 @@ use serde_json::Value;
 
 /// What a document of a file turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "lives only between the decoder and the directory's content")]
 pub enum Manifest {
     Object(Object),
     /// One of ours, but not as Kubernetes types it.
@@ -134,7 +133,3 @@ fn unreadable(
     let remedy = format!("the object stays as it last was (at first: absent); {way_out}");
     Manifest::Unreadable { kind, key, problem: Problem { object, field, message, remedy } }
 }
-
-#[cfg(test)]
-#[path = "manifest_tests.rs"]
-mod tests;

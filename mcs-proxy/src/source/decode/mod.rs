@@ -12,3 +12,6 @@ mod slice;
 pub use manifest::{Manifest, manifests};
 pub use service::service;
 pub use slice::slice;
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 use super::report::{Report, shown};
 use crate::model::{
     Malformed, NamespacedName, ObjectKind, ObjectRef, OptIn, Service, ServicePort, SessionAffinity,
-    TrafficPolicy, rejection,
+    TrafficPolicy, parse_algorithm, rejection,
 };
 use k8s_openapi::api::core::v1 as api;
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
@@ -16,6 +16,9 @@ const OUR_PREFIX: &str = "mcs-proxy.io/";
 /// Kubernetes' own: which proxy serves the Service, kube-proxy if it is absent.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 const OUR_PROXY_NAME: &str = "mcs-proxy";
+/// Kubernetes' own: to be treated as headless, whatever its address; the value does not matter. kube-proxy goes by the
+/// copy on the Service's slices (see [`slice`](super::slice())), but imports have lost it.
+pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Kubernetes' default and bounds of `spec.sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_SECONDS: u32 = 10_800;
 const MOST_AFFINITY_SECONDS: u32 = 86_400;
@@ -35,15 +38,16 @@ pub fn service(object: &api::Service) -> Service {
     });
     let empty = BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&empty);
-    let proxy_name = metadata.labels.as_ref().and_then(|labels| labels.get(PROXY_NAME)).map(String::as_str);
+    let labels = metadata.labels.as_ref().unwrap_or(&empty);
+    let proxy_name = labels.get(PROXY_NAME).map(String::as_str);
     let mut malformed = Malformed::default();
     let opt_in = opt_in(annotations, proxy_name, &mut malformed, &mut report);
     let algorithm = algorithm(annotations, &mut malformed, &mut report);
     report_foreign_annotations(annotations, &mut report);
 
-    let empty = api::ServiceSpec::default();
-    let spec = object.spec.as_ref().unwrap_or(&empty);
-    let cluster_ips = cluster_ips(spec, &mut report);
+    let unspecified = api::ServiceSpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&unspecified);
+    let cluster_ips = if labels.contains_key(HEADLESS) { Vec::new() } else { cluster_ips(spec, &mut report) };
     Service {
         created: metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second()),
         opt_in,
@@ -98,20 +102,15 @@ fn algorithm(
     malformed: &mut Malformed,
     report: &mut Report,
 ) -> Option<Algorithm> {
-    let message = match annotations.get(ALGORITHM).map(String::as_str) {
-        None => return None,
-        Some("round-robin") => return Some(Algorithm::RoundRobin),
-        Some("random") => return Some(Algorithm::Random),
-        Some("maglev") => "`maglev` is not served by this version".to_owned(),
-        Some(other) => format!("`{}` is no algorithm", shown(other)),
-    };
-    malformed.algorithm = true;
-    report.add(
-        field_of(ALGORITHM),
-        message,
-        "the last good value stays (at first: the default); write \"round-robin\" or \"random\"",
-    );
-    None
+    match parse_algorithm(annotations.get(ALGORITHM)?) {
+        Ok(algorithm) => Some(algorithm),
+        Err(error) => {
+            malformed.algorithm = true;
+            let meanwhile = "the last good value stays (at first: the default)";
+            report.add(field_of(ALGORITHM), error.to_string(), meanwhile);
+            None
+        }
+    }
 }
 
 fn report_foreign_annotations(annotations: &BTreeMap<String, String>, report: &mut Report) {

@@ -1,6 +1,6 @@
 use super::{
     report::{Report, shown},
-    service::protocol,
+    service::{HEADLESS, protocol},
 };
 use crate::model::{
     Endpoint, EndpointSlice, NamespacedName, ObjectKind, ObjectRef, SliceMetadata, SlicePort, source_cluster,
@@ -13,14 +13,15 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Decodes an EndpointSlice as kube-proxy reads it, nil defaults included; what makes no sense is left out and told
 /// of in its `problems`. `cluster_name` is this cluster's.
 ///
-/// `None` for what kube-proxy passes over as well: slices of FQDNs, and those that belong to no Service.
+/// `None` for what kube-proxy passes over as well: slices of FQDNs, those of headless Services (by
+/// the label `service.kubernetes.io/headless`), and those that belong to no Service.
 #[must_use]
 pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<EndpointSlice> {
     let metadata = &object.metadata;
     let empty = BTreeMap::new();
     let labels = metadata.labels.as_ref().unwrap_or(&empty);
     let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
-    if object.address_type == "FQDN" {
+    if object.address_type == "FQDN" || labels.contains_key(HEADLESS) {
         return None;
     }
     let key = NamespacedName::new(

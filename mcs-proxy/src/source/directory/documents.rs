@@ -3,6 +3,10 @@ use serde_json::Value;
 /// The documents of a manifest file, or what is wrong with it and where. A `.json` file may hold several, one after
 /// the other; any other is read as YAML, of which JSON is a part.
 pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Vec<Value>, String> {
+    // Truncated and not written yet; or `kubectl get … > file` found nothing and left it so.
+    if bytes.is_empty() {
+        return Err("empty (if its objects are to go, remove the file)".to_owned());
+    }
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8: {error}"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if name.ends_with(".json") {
@@ -40,7 +44,7 @@ mod tests {
     #[test]
     fn yaml_and_json_of_several_documents_are_read_as_kubectl_does() {
         for (name, text, expected) in [
-            ("a.yaml", "", vec![]),
+            ("a.yaml", "# nothing yet\n", vec![]),
             (
                 "a.yaml",
                 "---\n# nothing\n---\nkind: A\n---\n\n---\nkind: B\n",
@@ -77,6 +81,7 @@ mod tests {
             assert!(error.contains("line "), "{error}");
             assert!(!error.contains("Service") && !error.contains('\n'), "{error}");
         }
+        assert!(parse("a.yaml", b"").unwrap_err().contains("empty"));
         assert!(parse("a.yaml", b"kind: \xff\xfe").unwrap_err().contains("UTF-8"));
     }
 

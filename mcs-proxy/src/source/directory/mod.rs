@@ -72,13 +72,7 @@ fn read_files(directory: &Path) -> io::Result<Files> {
     let mut files = Files::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        // `..data` and the like of a mounted ConfigMap, and what editors leave behind.
-        let hidden = name.starts_with('.') || name.ends_with('~');
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if hidden || !matches!(extension, Some("yaml" | "yml" | "json")) {
-            continue;
-        }
+        let Some(name) = manifest_name(&path) else { continue };
         match read_file(&path) {
             Ok(Some(bytes)) => {
                 files.insert(name.to_owned(), Ok(bytes));
@@ -92,6 +86,14 @@ fn read_files(directory: &Path) -> io::Result<Files> {
         }
     }
     Ok(files)
+}
+
+/// The file's name, if it is one that is read: not `..data` and the like of a mounted ConfigMap, nor what editors leave
+/// behind.
+fn manifest_name(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    let extension = path.extension()?.to_str()?;
+    (!name.starts_with('.') && matches!(extension, "yaml" | "yml" | "json")).then_some(name)
 }
 
 /// Follows symbolic links, of which a mounted ConfigMap consists. `None` for what is no file: a pipe would block.

@@ -1,11 +1,12 @@
 use notify::{
     EventKind, INotifyWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,10 +17,11 @@ use tokio::{
 };
 use tracing::warn;
 
-/// A change is read once nothing has happened for so long: a file that is written in two goes is then whole.
+/// A change is read once nothing has happened for so long, and no file that was written to is still open: a file that
+/// is written in two goes is then whole.
 const QUIET: Duration = Duration::from_millis(100);
-/// … but no later than this after the first sign of it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// … but no later than this after the first sign of it. A file may be held open for good.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Tells that something in a directory changed. What, the reader finds out by reading it all: a mounted ConfigMap
 /// changes by the swap of one hidden symbolic link (`..data`), which no event ties to the files that lead there.
@@ -33,6 +35,8 @@ pub(super) struct Watch {
 #[derive(Debug, Default)]
 struct Signs {
     changed: Notify,
+    /// Files that were written to and not closed since.
+    being_written: Mutex<BTreeSet<PathBuf>>,
     /// The directory itself was removed, replaced or made anew: its watch is void.
     moved: AtomicBool,
 }
@@ -61,12 +65,14 @@ impl Watch {
     pub(super) async fn changed(&mut self) {
         self.signs.changed.notified().await;
         let latest = Instant::now() + PATIENCE;
-        while Instant::now() < latest {
-            let calm = latest.min(Instant::now() + QUIET);
-            if timeout_at(calm, self.signs.changed.notified()).await.is_err() {
+        loop {
+            let writing = !self.signs.writers().is_empty();
+            let calm = if writing { latest } else { latest.min(Instant::now() + QUIET) };
+            if timeout_at(calm, self.signs.changed.notified()).await.is_err() || Instant::now() >= latest {
                 break;
             }
         }
+        self.signs.writers().clear();
         if self.signs.moved.swap(false, Ordering::AcqRel) {
             // Before the reading, so that nothing is missed. Fails while the directory is away: then its parent tells.
             let _ = self.watcher.unwatch(&self.directory);
@@ -89,9 +95,26 @@ impl Signs {
                 if event.paths.iter().any(|path| path == directory) {
                     self.moved.store(true, Ordering::Release);
                 }
+                self.note_writers(event);
             }
             Err(error) => warn!("{}: the watch failed once: {error}; reading it anew", directory.display()),
         }
         self.changed.notify_one();
+    }
+
+    fn note_writers(&self, event: notify::Event) {
+        let mut writers = self.writers();
+        if let EventKind::Modify(ModifyKind::Data(_)) = event.kind {
+            writers.extend(event.paths.into_iter().filter(|path| super::manifest_name(path).is_some()));
+        } else {
+            // Closed, removed or renamed.
+            event.paths.iter().for_each(|path| {
+                writers.remove(path);
+            });
+        }
+    }
+
+    fn writers(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.being_written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

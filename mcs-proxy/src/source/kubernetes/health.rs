@@ -89,10 +89,13 @@ fn status(error: &watcher::Error) -> Option<&kube::core::Status> {
         watcher::Error::WatchError(status) => Some(status),
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => match error {
-            kube::Error::Api(status) => Some(status),
-            _ => None,
-        },
+        | watcher::Error::WatchFailed(error) => {
+            if let kube::Error::Api(status) = error {
+                Some(status)
+            } else {
+                None
+            }
+        }
         watcher::Error::NoResourceVersion => None,
     }
 }
@@ -110,7 +113,7 @@ fn advice(error: &watcher::Error) -> &'static str {
 }
 
 /// The error with those that caused it, unless it names them itself.
-fn with_causes(error: &dyn Error) -> String {
+pub(super) fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

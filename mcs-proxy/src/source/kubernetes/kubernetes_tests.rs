@@ -1,4 +1,7 @@
+#![expect(clippy::wildcard_enum_match_arm, reason = "anything else fails the test")]
+
 use super::*;
+use kube::runtime::watcher;
 use std::{
     collections::VecDeque,
     fs,
@@ -170,6 +173,22 @@ async fn an_api_server_that_refuses_at_first_is_asked_again() {
     ];
     let server = ApiServer::start("refusal", &script).await;
     assert_eq!(follow_services(&server, 1).await, ["= a"]);
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_not_there_is_no_start_error_and_the_cause_is_told() {
+    // Taken and let go of: nobody listens there.
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for scheme in ["http", "https"] {
+        let path = kubeconfig(&format!("absent-{scheme}"), &format!("{scheme}://{address}"));
+        let locations = Locations { flag: Some(path.clone()), ..Locations::default() };
+        let (client, server) = connect::client(&locations).await.unwrap();
+        assert_eq!(server, format!("{scheme}://{address}/ (--kubeconfig {})", path.display()));
+        let error = Api::<Service>::all(client).list(&Default::default()).await.unwrap_err();
+        let said = health::with_causes(&watcher::Error::InitialListFailed(error));
+        assert!(said.contains("Connection refused"), "{said}");
+        fs::remove_file(path).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,171 @@
+use super::{align::align, view::View};
+use crate::observe::catalog::{CatalogFrontend, protocol_name};
+use serde::Serialize;
+use std::net::{IpAddr, SocketAddr};
+
+/// One frontend: one port of one Service on one VIP.
+#[derive(Debug, Serialize)]
+pub(super) struct ServiceRow {
+    /// Empty if no daemon has said whose VIP this is.
+    namespace: String,
+    name: String,
+    port_name: String,
+    vip: IpAddr,
+    port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    protocol: &'static str,
+    /// `round-robin`, `random` or `maglev`.
+    algorithm: &'static str,
+    /// Since the frontend was entered.
+    counters: Counters,
+    endpoints: Vec<EndpointRow>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Counters {
+    /// New flows.
+    flows: u64,
+    packets_in: u64,
+    packets_out: u64,
+    /// From the IP header on.
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+/// One endpoint: what the maps hold of it beside what the daemon decided about it.
+#[derive(Debug, Serialize)]
+pub(super) struct EndpointRow {
+    address: IpAddr,
+    port: u16,
+    /// The cluster whose pod it is; empty if unknown.
+    cluster: String,
+    /// The EndpointSlice that lists it; empty if unknown.
+    slice: String,
+    /// Why it takes new flows or does not; empty if unknown.
+    verdict: String,
+    /// Whether the frontend's slots hold it.
+    in_maps: bool,
+    /// Slots it has: its share of new flows is this over the sum.
+    weight: u32,
+    /// Flows that are not closing.
+    active: u32,
+    /// Flows that are closing.
+    inactive: u32,
+    /// New flows since it was entered.
+    flows: u64,
+    /// Of these, how many it answered.
+    first_replies: u64,
+    /// Both directions, from the IP header on.
+    bytes: u64,
+}
+
+/// All frontends, by VIP, port and protocol; those of one Service (`namespace/name`) if asked.
+pub(super) fn rows(view: &View, service: Option<&str>) -> Vec<ServiceRow> {
+    let names = view.names();
+    view.frontends
+        .iter()
+        .map(|frontend| (frontend, names.get(&frontend.key).copied()))
+        .filter(|(_, name)| service.is_none_or(|wanted| name.is_some_and(|name| name.service() == wanted)))
+        .map(|(frontend, name)| ServiceRow {
+            namespace: name.map(|name| name.namespace.clone()).unwrap_or_default(),
+            name: name.map(|name| name.name.clone()).unwrap_or_default(),
+            port_name: name.map(|name| name.port_name.clone()).unwrap_or_default(),
+            vip: frontend.key.vip,
+            port: frontend.key.port,
+            protocol: protocol_name(frontend.key.protocol),
+            algorithm: frontend.algorithm,
+            counters: Counters {
+                flows: frontend.counters.flows,
+                packets_in: frontend.counters.packets_in,
+                packets_out: frontend.counters.packets_out,
+                bytes_in: frontend.counters.bytes_in,
+                bytes_out: frontend.counters.bytes_out,
+            },
+            endpoints: endpoints(frontend, name),
+        })
+        .collect()
+}
+
+/// What the slots hold, in their order, then what was left out.
+fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) -> Vec<EndpointRow> {
+    let named = names.map(|names| names.endpoints.as_slice()).unwrap_or_default();
+    let in_slots = frontend.backends.iter().map(|backend| {
+        let name = names.and_then(|names| names.endpoint(backend.address));
+        EndpointRow {
+            address: backend.address.ip(),
+            port: backend.address.port(),
+            cluster: name.map(|name| name.cluster.clone()).unwrap_or_default(),
+            slice: name.map(|name| name.slice.clone()).unwrap_or_default(),
+            verdict: name.map(|name| name.verdict.clone()).unwrap_or_default(),
+            in_maps: true,
+            weight: backend.slots,
+            active: backend.active,
+            inactive: backend.inactive,
+            flows: backend.counters.flows.into(),
+            first_replies: backend.counters.first_replies.into(),
+            bytes: backend.counters.bytes,
+        }
+    });
+    let has = |address| frontend.backends.iter().any(|backend| backend.address == address);
+    let left_out = named
+        .iter()
+        .filter(|name| !(name.is_used() && has(SocketAddr::new(name.address, name.port))))
+        .map(|name| EndpointRow {
+            address: name.address,
+            port: name.port,
+            cluster: name.cluster.clone(),
+            slice: name.slice.clone(),
+            verdict: name.verdict.clone(),
+            in_maps: false,
+            weight: 0,
+            active: 0,
+            inactive: 0,
+            flows: 0,
+            first_replies: 0,
+            bytes: 0,
+        });
+    in_slots.chain(left_out).collect()
+}
+
+pub(super) fn table(rows: &[ServiceRow]) -> String {
+    if rows.is_empty() {
+        return "No frontends: no Service is opted in (annotate one with mcs-proxy.io/enabled: \"true\").\n"
+            .into();
+    }
+    let cells = |row: &[&str]| row.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+    let mut lines = vec![
+        cells(&["Prot", "VIP:Port", "Algorithm", "", "", "", "Service"]),
+        cells(&["", "-> Address:Port", "Weight", "ActiveConn", "InActConn", "Conns", "Cluster", "Verdict"]),
+    ];
+    for row in rows {
+        let service = match (row.name.as_str(), row.port_name.as_str()) {
+            ("", _) => "-".to_owned(),
+            (name, "") => format!("{}/{name}", row.namespace),
+            (name, port) => format!("{}/{name}:{port}", row.namespace),
+        };
+        let vip = SocketAddr::new(row.vip, row.port).to_string();
+        lines.push(cells(&[
+            row.protocol,
+            &vip,
+            row.algorithm,
+            "",
+            "",
+            &row.counters.flows.to_string(),
+            &service,
+        ]));
+        for endpoint in &row.endpoints {
+            let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+            lines.push(vec![
+                String::new(),
+                format!("-> {}", SocketAddr::new(endpoint.address, endpoint.port)),
+                endpoint.weight.to_string(),
+                endpoint.active.to_string(),
+                endpoint.inactive.to_string(),
+                endpoint.flows.to_string(),
+                dash(&endpoint.cluster),
+                dash(&endpoint.verdict),
+            ]);
+        }
+    }
+    align(&lines)
+}

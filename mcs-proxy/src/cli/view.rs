@@ -1,0 +1,170 @@
+//! What the pinned maps hold, put together with the names that belong to it.
+
+use crate::{
+    config::Places,
+    dataplane::{
+        flows::Clock,
+        pins::{DumpedFrontend, PinDir, Pins},
+    },
+    desired::FrontendKey,
+    observe::catalog::{Catalog, CatalogFrontend, protocol_name},
+};
+use anyhow::Context as _;
+use mcs_proxy_ebpf::abi::{
+    Algorithm, BackendCounters, Flow, FlowState, Liveness, Protocol, ServiceCounters, Tuple,
+};
+use std::{collections::BTreeMap, net::SocketAddr};
+
+pub(super) struct View {
+    /// By VIP, port and protocol.
+    pub(super) frontends: Vec<Frontend>,
+    pub(super) flows: Vec<FlowView>,
+    catalog: Catalog,
+}
+
+pub(super) struct Frontend {
+    pub(super) key: FrontendKey,
+    pub(super) algorithm: &'static str,
+    pub(super) counters: ServiceCounters,
+    /// One for each backend in the slots, in the order of their first slots.
+    pub(super) backends: Vec<Backend>,
+}
+
+pub(super) struct Backend {
+    pub(super) address: SocketAddr,
+    pub(super) id: u32,
+    pub(super) generation: u32,
+    pub(super) state: &'static str,
+    pub(super) slots: u32,
+    pub(super) active: u32,
+    pub(super) inactive: u32,
+    pub(super) counters: BackendCounters,
+}
+
+pub(super) struct FlowView {
+    pub(super) protocol: String,
+    pub(super) state: &'static str,
+    pub(super) client: SocketAddr,
+    pub(super) vip: SocketAddr,
+    pub(super) backend: SocketAddr,
+    pub(super) interface: u32,
+    pub(super) idle_seconds: u64,
+    number: u8,
+}
+
+/// Flows of one backend.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    active: u32,
+    inactive: u32,
+}
+
+impl View {
+    pub(super) fn read(places: &Places) -> anyhow::Result<Self> {
+        let dir = PinDir::new(&places.pin_dir);
+        let pins = Pins::open(&dir)?;
+        let clock = Clock::open(&dir)?;
+        let now = clock.now()?;
+        let mut loads: BTreeMap<(u32, u32), Load> = BTreeMap::new();
+        let mut flows = Vec::new();
+        pins.for_each_flow(|tuple, flow| {
+            let load = loads.entry((flow.backend_id, flow.generation)).or_default();
+            if flow.state == FlowState::Closing as u8 {
+                load.inactive += 1;
+            } else {
+                load.active += 1;
+            }
+            flows.push(flow_view(tuple, flow, clock.rate().age(now, flow.last_seen).as_secs()));
+        })?;
+        let frontends = pins
+            .frontends()?
+            .frontends
+            .iter()
+            .map(|dumped| frontend(&pins, dumped, &loads))
+            .collect::<Result<_, _>>()?;
+        let run_dir = places.run_dir();
+        let catalog = Catalog::read(&run_dir)
+            .with_context(|| format!("the names in {} cannot be read", run_dir.display()))?;
+        Ok(Self { frontends, flows, catalog })
+    }
+
+    /// What the daemon called the frontends.
+    pub(super) fn names(&self) -> BTreeMap<FrontendKey, &CatalogFrontend> {
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        self.catalog
+            .frontends
+            .iter()
+            .filter_map(|names| {
+                let protocol = protocols.into_iter().find(|&known| protocol_name(known) == names.protocol)?;
+                Some((FrontendKey { vip: names.vip, port: names.port, protocol }, names))
+            })
+            .collect()
+    }
+}
+
+fn frontend(
+    pins: &Pins,
+    dumped: &DumpedFrontend,
+    loads: &BTreeMap<(u32, u32), Load>,
+) -> anyhow::Result<Frontend> {
+    let mut backends: Vec<Backend> = Vec::new();
+    for slot in &dumped.slots {
+        if let Some(known) = backends.iter_mut().find(|backend| backend.id == slot.backend) {
+            known.slots += 1;
+            continue;
+        }
+        let state = pins.backend_state(slot.backend);
+        let load = loads.get(&(slot.backend, state.generation())).copied().unwrap_or_default();
+        backends.push(Backend {
+            address: SocketAddr::new(slot.address.to_ip(), slot.port.get()),
+            id: slot.backend,
+            generation: state.generation(),
+            state: match state.liveness() {
+                Liveness::Live => "live",
+                Liveness::Serving => "serving",
+                Liveness::Gone => "gone",
+            },
+            slots: 1,
+            active: load.active,
+            inactive: load.inactive,
+            counters: pins.backend_counters(slot.backend)?,
+        });
+    }
+    Ok(Frontend {
+        key: dumped.key,
+        algorithm: match dumped.header.algorithm {
+            Algorithm::RoundRobin => "round-robin",
+            Algorithm::Random => "random",
+            Algorithm::Maglev => "maglev",
+        },
+        counters: pins.service_counters(dumped.header.service)?,
+        backends,
+    })
+}
+
+fn flow_view(tuple: &Tuple, flow: &Flow, idle_seconds: u64) -> FlowView {
+    FlowView {
+        protocol: Protocol::from_number(tuple.protocol)
+            .map_or_else(|| tuple.protocol.to_string(), |protocol| protocol_name(protocol).to_owned()),
+        state: match FlowState::from_number(flow.state) {
+            Some(FlowState::New) => "new",
+            Some(FlowState::Established) => "established",
+            Some(FlowState::Closing) => "closing",
+            None => "unknown",
+        },
+        client: SocketAddr::new(tuple.client.to_ip(), tuple.client_port.get()),
+        vip: SocketAddr::new(tuple.peer.to_ip(), tuple.peer_port.get()),
+        backend: SocketAddr::new(flow.backend.to_ip(), flow.backend_port.get()),
+        interface: flow.interface,
+        idle_seconds,
+        number: tuple.protocol,
+    }
+}
+
+impl FlowView {
+    /// The frontend that the client called.
+    pub(super) fn frontend(&self) -> Option<FrontendKey> {
+        let protocol = Protocol::from_number(self.number)?;
+        Some(FrontendKey { vip: self.vip.ip(), port: self.vip.port(), protocol })
+    }
+}

@@ -1,0 +1,116 @@
+use super::{patched_service, patched_slice};
+use crate::{
+    model::{rejection, testing},
+    source::{
+        Object,
+        decode::{Manifest, manifests},
+    },
+};
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        (-2_i64..70_000).prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+        prop::sample::select(vec![
+            "Service",
+            "EndpointSlice",
+            "List",
+            "v1",
+            "None",
+            "10.0.0.1",
+            "::1",
+            "TCP",
+            "IPv6"
+        ])
+        .prop_map(Value::from),
+    ];
+    let key = prop_oneof![
+        ".{0,6}",
+        prop::sample::select(vec![
+            "kind",
+            "metadata",
+            "name",
+            "namespace",
+            "spec",
+            "ports",
+            "port",
+            "endpoints",
+            "addresses",
+            "items",
+            "clusterIP",
+            "clusterIPs",
+            "conditions",
+            "addressType",
+            "labels",
+            "annotations",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    leaf.prop_recursive(4, 40, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::btree_map(key.clone(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// All places in a document, as JSON pointers.
+fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, item)| pointers(item, &format!("{at}/{i}"), found));
+        }
+        Value::Object(map) => {
+            map.iter().for_each(|(key, item)| {
+                pointers(item, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found);
+            });
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(testing::cases(256))]
+
+    #[test]
+    fn arbitrary_json_never_panics(document in any_json()) {
+        let _ = manifests(document, "member2");
+    }
+
+    #[test]
+    fn a_sound_object_with_anything_anywhere_never_panics_and_nothing_senseless_gets_through(
+        is_service: bool,
+        places in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
+    ) {
+        let mut document = if is_service { patched_service(&[]) } else { patched_slice(&[]) };
+        for (place, value) in places {
+            let mut all = Vec::new();
+            pointers(&document, "", &mut all);
+            *document.pointer_mut(&all[place.index(all.len())]).unwrap() = value;
+        }
+        for manifest in manifests(document, "member2") {
+            match manifest {
+                Manifest::Object(Object::Service(service)) => {
+                    prop_assert!(service.ports.iter().all(|port| port.port != 0));
+                    prop_assert!(service.cluster_ips.iter().all(|ip| rejection(*ip).is_none()));
+                    prop_assert!(service.problems.len() <= 9);
+                }
+                Manifest::Object(Object::EndpointSlice(slice)) => {
+                    prop_assert!(slice.ports.iter().all(|port| port.port != 0));
+                    prop_assert!(!slice.service.is_empty());
+                    prop_assert!(slice.problems.len() <= 9);
+                }
+                Manifest::Unreadable { problem, .. } => prop_assert!(!problem.message.is_empty()),
+                Manifest::Nameless { field, message } => prop_assert!(!field.is_empty() && !message.is_empty()),
+            }
+        }
+    }
+}

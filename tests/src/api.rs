@@ -1,0 +1,228 @@
+//! A real API server: etcd, kube-apiserver, and the controllers that write EndpointSlices, on a world's fabric.
+
+use crate::{FABRIC, Namespace, Process, World, namespace::run};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::{
+    env, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(90);
+const TOKEN: &str = "harness";
+const PORT: u16 = 6443;
+
+/// The processes of a control plane. There is no kubelet: nodes and pods are entered by hand.
+#[derive(Debug)]
+pub struct ApiServer {
+    /// Ended in this order: the rest depends on etcd.
+    controllers: Option<Process>,
+    server: Option<Process>,
+    _etcd: Process,
+    namespace: Namespace,
+    folder: PathBuf,
+    service_range: String,
+}
+
+impl ApiServer {
+    /// Starts everything and waits until the server is ready.
+    ///
+    /// # Errors
+    /// A program is missing or does not get there.
+    pub fn start(world: &World, service_range: &str) -> Result<Self> {
+        let folder = world.folder("api")?;
+        let namespace = world.fabric().clone();
+        fs::write(folder.join("tokens.csv"), format!("{TOKEN},admin,1,system:masters\n"))?;
+        let key = folder.join("sa.key");
+        run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
+        run(Command::new("openssl")
+            .args(["rsa", "-pubout", "-in"])
+            .arg(&key)
+            .arg("-out")
+            .arg(folder.join("sa.pub")))?;
+
+        let data = folder.join("etcd").display().to_string();
+        let etcd = namespace.spawn(
+            "etcd",
+            &program("etcd")?,
+            &[
+                "--data-dir",
+                &data,
+                "--unsafe-no-fsync",
+                "--listen-client-urls",
+                "http://127.0.0.1:2379",
+                "--advertise-client-urls",
+                "http://127.0.0.1:2379",
+                "--listen-peer-urls",
+                "http://127.0.0.1:2380",
+            ],
+        )?;
+        let mut api = Self {
+            controllers: None,
+            server: None,
+            _etcd: etcd,
+            namespace,
+            folder,
+            service_range: service_range.to_owned(),
+        };
+        fs::write(api.kubeconfig(), kubeconfig())?;
+        api.start_server()?;
+        let kubeconfig = api.kubeconfig().display().to_string();
+        api.controllers = Some(api.namespace.spawn(
+            "kube-controller-manager",
+            &program("kube-controller-manager")?,
+            &[
+                "--kubeconfig", &kubeconfig, "--leader-elect=false", "--bind-address", "127.0.0.1",
+                "--controllers=endpointslice-controller,endpointslice-mirroring-controller,namespace-controller",
+            ],
+        )?);
+        Ok(api)
+    }
+
+    /// Ends the server, as an upgrade of it does; etcd and the controllers stay.
+    pub fn stop_server(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts the server (again), and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not get there.
+    pub fn start_server(&mut self) -> Result<()> {
+        let file = |name: &str| self.folder.join(name).display().to_string();
+        let (tokens, key, public) = (file("tokens.csv"), file("sa.key"), file("sa.pub"));
+        let (certificates, address, port) = (file("certificates"), FABRIC.to_string(), PORT.to_string());
+        self.server = Some(self.namespace.spawn(
+            "kube-apiserver",
+            &program("kube-apiserver")?,
+            &[
+                "--etcd-servers",
+                "http://127.0.0.1:2379",
+                "--authorization-mode",
+                "RBAC",
+                "--token-auth-file",
+                &tokens,
+                "--service-account-key-file",
+                &public,
+                "--service-account-signing-key-file",
+                &key,
+                "--service-account-issuer",
+                "https://kubernetes.default.svc",
+                "--service-cluster-ip-range",
+                &self.service_range,
+                "--cert-dir",
+                &certificates,
+                "--bind-address",
+                &address,
+                "--advertise-address",
+                &address,
+                "--secure-port",
+                &port,
+                // Pods are entered without a controller that would make their service accounts.
+                "--disable-admission-plugins",
+                "ServiceAccount",
+            ],
+        )?);
+        let start = Instant::now();
+        while self.call("GET", "/readyz", None).is_err() {
+            let server = self.server.as_mut().context("no server")?;
+            if !server.is_running()? || start.elapsed() > PATIENCE {
+                bail!("kube-apiserver is not ready:\n{}", fs::read_to_string(server.log())?);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// For a client on any node.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
+    /// Creates an object from its manifest: `/api/v1/namespaces/default/pods`.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub fn create(&self, path: &str, manifest: &str) -> Result<()> {
+        self.call("POST", path, Some(("application/yaml", manifest))).map(drop)
+    }
+
+    /// Changes some fields of an object: `/api/v1/namespaces/default/pods/NAME/status`.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub fn patch(&self, path: &str, patch: &Value) -> Result<()> {
+        self.call("PATCH", path, Some(("application/merge-patch+json", &patch.to_string()))).map(drop)
+    }
+
+    /// # Errors
+    /// There is no such object.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        self.call("DELETE", path, None).map(drop)
+    }
+
+    /// # Errors
+    /// There is no such object.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.call("GET", path, None)?)?)
+    }
+
+    fn call(&self, method: &str, path: &str, body: Option<(&str, &str)>) -> Result<String> {
+        let mut curl = self.namespace.command("curl")?;
+        curl.args(["--silent", "--show-error", "--insecure", "--fail-with-body", "--max-time", "20"])
+            .args(["--request", method, "--header", &format!("Authorization: Bearer {TOKEN}")])
+            .arg(format!("https://{FABRIC}:{PORT}{path}"));
+        if let Some((kind, _)) = body {
+            curl.args(["--header", &format!("Content-Type: {kind}"), "--data-binary", "@-"]);
+        }
+        let mut child = curl
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("curl")?;
+        if let (Some(mut stdin), Some((_, text))) = (child.stdin.take(), body) {
+            stdin.write_all(text.as_bytes())?;
+        }
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("{method} {path}: {} {text}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(text)
+    }
+}
+
+fn kubeconfig() -> String {
+    format!(
+        r#"apiVersion: v1
+kind: Config
+clusters:
+- name: harness
+  cluster: {{server: "https://{FABRIC}:{PORT}", insecure-skip-tls-verify: true}}
+users:
+- name: admin
+  user: {{token: {TOKEN}}}
+contexts:
+- name: harness
+  context: {{cluster: harness, user: admin}}
+current-context: harness
+"#
+    )
+}
+
+/// One of Kubernetes' programs.
+fn program(name: &str) -> Result<PathBuf> {
+    let folder = env::var_os("KUBEBUILDER_ASSETS").context(
+        "KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver: `cargo xtask test` builds one",
+    )?;
+    let path = Path::new(&folder).join(name);
+    if !path.exists() {
+        bail!("{} is missing: `cargo xtask setup --for test` builds it", path.display());
+    }
+    Ok(path)
+}

@@ -1,0 +1,233 @@
+//! A running mcs-proxy, and what its command line says of the maps.
+
+use crate::{Node, Process, World, cleanup, namespace::run, programs};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The daemon of one node. Dropping it ends it; its pins go with the world.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Option<Process>,
+    log: PathBuf,
+    pin_dir: PathBuf,
+    command: Vec<String>,
+    node: Node,
+}
+
+/// A line of `mcs-proxy services`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRow {
+    pub name: String,
+    pub vip: IpAddr,
+    pub port: u64,
+    pub protocol: String,
+    pub algorithm: String,
+    pub flows: u64,
+    pub endpoints: Vec<EndpointRow>,
+}
+
+/// A line beneath it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointRow {
+    pub address: IpAddr,
+    pub cluster: String,
+    pub in_maps: bool,
+    pub flows: u64,
+}
+
+impl Daemon {
+    /// Starts the daemon of a node with manifests from a folder, and waits until it has programmed them.
+    ///
+    /// # Errors
+    /// It does not get there; the error has its log.
+    pub fn start(world: &World, node: &Node, manifests: &Path) -> Result<Self> {
+        Self::start_with(world, node, &["--source", &format!("directory={}", manifests.display())])
+    }
+
+    /// As [`start`](Self::start), with arguments of the caller's.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(world: &World, node: &Node, arguments: &[&str]) -> Result<Self> {
+        mount_bpffs()?;
+        let pin_dir = Path::new(BPFFS).join(node.namespace.name());
+        let run_dir = world.folder(&format!("daemon-{}", node.name))?;
+        let mut command = vec!["run".to_owned(), "--cluster-name".to_owned(), node.cluster.clone()];
+        for (flag, folder) in [("--pin-dir", &pin_dir), ("--run-dir", &run_dir)] {
+            command.extend([flag.to_owned(), folder.display().to_string()]);
+        }
+        command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        let mut daemon = Self { process: None, log: PathBuf::new(), pin_dir, command, node: node.clone() };
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// Starts the program (again), and waits until it is in step.
+    ///
+    /// # Errors
+    /// It does not get there; the error has its log.
+    pub fn launch(&mut self) -> Result<()> {
+        self.process = None;
+        let arguments: Vec<_> = self.command.iter().map(String::as_str).collect();
+        let namespace = &self.node.namespace;
+        let name = format!("{}-daemon", namespace.name());
+        let process = namespace.spawn(&name, &programs::mcs_proxy()?, &arguments)?;
+        process.log().clone_into(&mut self.log);
+        self.process = Some(process);
+        self.wait_for_log("synced")
+    }
+
+    /// Ends the program: at once, as a crash does. Its maps and programs stay.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn crash(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), Process::crash)
+    }
+
+    /// Asks the program to end, and waits until it has.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Leaves the program running after us, in a world that is kept.
+    pub fn leave(mut self) {
+        if let Some(process) = self.process.take() {
+            process.leave();
+        }
+    }
+
+    /// Where its maps are.
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// Where it logs.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// What it has logged since it was started last.
+    pub fn log(&self) -> String {
+        fs::read(&self.log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
+    }
+
+    /// Waits until its log has a line with these words.
+    ///
+    /// # Errors
+    /// It ends, or the line does not come; the error has its log.
+    pub fn wait_for_log(&mut self, words: &str) -> Result<()> {
+        let what = format!("log line with `{words}`");
+        self.wait(&what, |daemon| Ok(daemon.log().lines().any(|line| line.contains(words))))
+    }
+
+    /// Waits until the maps are as wanted.
+    ///
+    /// # Errors
+    /// It ends, or the maps do not get there; the error has its log and what the maps hold.
+    pub fn wait_for_services(&mut self, what: &str, wanted: impl Fn(&[ServiceRow]) -> bool) -> Result<()> {
+        self.wait(what, |daemon| Ok(wanted(&daemon.services()?)))
+            .with_context(|| format!("the maps: {:#?}", self.services()))
+    }
+
+    fn wait(&mut self, what: &str, mut done: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            cleanup::stop_if_interrupted();
+            // Whether it runs is asked first: what it logged before it ended then counts.
+            let running = self.process.as_mut().map_or(Ok(false), Process::is_running)?;
+            if done(self)? {
+                return Ok(());
+            }
+            let node = &self.node.name;
+            if !running {
+                bail!("the daemon of {node} ended while waiting for {what}; its log:\n{}", self.log());
+            }
+            if start.elapsed() > PATIENCE {
+                bail!("no {what} on {node} within {PATIENCE:?}; the daemon's log:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Runs a command that reads the pins, such as `services`, and returns what it prints.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn show(&self, arguments: &[&str]) -> Result<String> {
+        run(Command::new(programs::mcs_proxy()?).args(arguments).arg("--pin-dir").arg(&self.pin_dir))
+    }
+
+    /// What the maps hold.
+    ///
+    /// # Errors
+    /// The command fails or its JSON is not as documented.
+    pub fn services(&self) -> Result<Vec<ServiceRow>> {
+        let text = self.show(&["services", "-o", "json"])?;
+        let rows: Vec<Value> =
+            serde_json::from_str(&text).with_context(|| format!("services -o json: {text}"))?;
+        rows.iter().map(|row| service_row(row).with_context(|| format!("services -o json: {row}"))).collect()
+    }
+
+    /// How many connections the maps hold.
+    ///
+    /// # Errors
+    /// The command fails or its JSON is not as documented.
+    pub fn connections(&self) -> Result<usize> {
+        let text = self.show(&["connections", "-o", "json"])?;
+        let rows: Vec<Value> =
+            serde_json::from_str(&text).with_context(|| format!("connections -o json: {text}"))?;
+        Ok(rows.len())
+    }
+}
+
+fn service_row(row: &Value) -> Result<ServiceRow> {
+    let endpoints = row["endpoints"].as_array().context("no endpoints")?;
+    Ok(ServiceRow {
+        name: text(row, "name")?,
+        vip: text(row, "vip")?.parse()?,
+        port: number(row, "port")?,
+        protocol: text(row, "protocol")?,
+        algorithm: text(row, "algorithm")?,
+        flows: number(&row["counters"], "flows")?,
+        endpoints: endpoints.iter().map(endpoint_row).collect::<Result<_>>()?,
+    })
+}
+
+fn endpoint_row(row: &Value) -> Result<EndpointRow> {
+    Ok(EndpointRow {
+        address: text(row, "address")?.parse()?,
+        cluster: text(row, "cluster")?,
+        in_maps: row["in_maps"].as_bool().context("no in_maps")?,
+        flows: number(row, "flows")?,
+    })
+}
+
+fn text(row: &Value, field: &str) -> Result<String> {
+    Ok(row[field].as_str().with_context(|| format!("no text `{field}`"))?.to_owned())
+}
+
+fn number(row: &Value, field: &str) -> Result<u64> {
+    row[field].as_u64().with_context(|| format!("no number `{field}`"))
+}
+
+/// Pins need a BPF file system; a bare machine may have none mounted.
+fn mount_bpffs() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
+    if mounts.lines().any(|mount| mount.split(' ').nth(1) == Some(BPFFS)) {
+        return Ok(());
+    }
+    eprintln!("mounting a BPF file system at {BPFFS}, which this machine lacks");
+    run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS])).map(drop)
+}

@@ -1,0 +1,33 @@
+//! Where the programs under test are.
+
+use anyhow::{Result, bail};
+use std::{env, path::PathBuf};
+
+/// The variable that names the binary of mcs-proxy.
+pub const MCS_PROXY: &str = "MCS_PROXY_BIN";
+const HELLO_POD: &str = "HELLO_POD_BIN";
+
+/// # Errors
+/// It is not built.
+pub fn mcs_proxy() -> Result<PathBuf> {
+    find(MCS_PROXY, "mcs-proxy")
+}
+
+pub(crate) fn hello_pod() -> Result<PathBuf> {
+    find(HELLO_POD, "hello-pod")
+}
+
+/// What the variable says, else beside our own executable, as cargo lays them (tests are a folder deeper).
+fn find(variable: &str, name: &str) -> Result<PathBuf> {
+    if let Some(path) = env::var_os(variable) {
+        return Ok(PathBuf::from(path));
+    }
+    let own = env::current_exe()?;
+    for folder in own.ancestors().skip(1).take(2) {
+        let path = folder.join(name);
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!("{name} is not built: `cargo xtask test` builds it, or set {variable}")
+}

@@ -1,0 +1,193 @@
+//! The only `unsafe` code of the harness: namespaces, signals and raw packets, through libc.
+#![expect(unsafe_code, reason = "the one place for it")]
+
+use std::{
+    ffi::CString,
+    fs::File,
+    io, mem,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+    ptr,
+    sync::atomic::{AtomicI32, Ordering},
+    time::Duration,
+};
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Moves the calling thread into a network namespace.
+pub(crate) fn enter_network_namespace(namespace: &File) -> io::Result<()> {
+    // SAFETY: no memory is passed; the descriptor is open.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Moves the calling thread into a network namespace of its own.
+pub(crate) fn enter_new_network_namespace() -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // SAFETY: the string outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 { Err(io::Error::last_os_error()) } else { Ok(index) }
+}
+
+/// What is different for a process that [`isolate`] prepares.
+#[derive(Debug, Default)]
+pub(crate) struct Isolation {
+    pub(crate) network: Option<File>,
+    /// (file to show, path to show it at), in a mount namespace of the process's own.
+    pub(crate) files: Vec<(CString, CString)>,
+    /// Kill the process when the thread that starts it ends.
+    pub(crate) dies_with_us: bool,
+}
+
+/// Makes a command start in namespaces of its choice.
+pub(crate) fn isolate(command: &mut Command, isolation: Isolation) {
+    // SAFETY: between fork and exec only system calls are made; all memory was allocated before.
+    unsafe { command.pre_exec(move || isolate_this_process(&isolation)) };
+}
+
+fn isolate_this_process(isolation: &Isolation) -> io::Result<()> {
+    if isolation.dies_with_us {
+        // SAFETY: no memory is passed.
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    }
+    if let Some(network) = &isolation.network {
+        enter_network_namespace(network)?;
+    }
+    if isolation.files.is_empty() {
+        return Ok(());
+    }
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    mount(None, c"/", libc::MS_REC | libc::MS_PRIVATE)?;
+    for (file, path) in &isolation.files {
+        mount(Some(file), path, libc::MS_BIND)?;
+    }
+    Ok(())
+}
+
+fn mount(source: Option<&CString>, target: &std::ffi::CStr, flags: libc::c_ulong) -> io::Result<()> {
+    let source = source.map_or(ptr::null(), |source| source.as_ptr());
+    // SAFETY: the strings outlive the call; null is allowed for the rest.
+    check(unsafe { libc::mount(source, target.as_ptr(), ptr::null(), flags, ptr::null()) }).map(drop)
+}
+
+/// Sends a signal to one process.
+pub(crate) fn kill(pid: u32, signal: libc::c_int) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn note_signal(_: libc::c_int) {
+    let descriptor = SIGNAL_PIPE.load(Ordering::Relaxed);
+    // SAFETY: write is async-signal-safe; one byte is read from a static.
+    unsafe { libc::write(descriptor, b"!".as_ptr().cast(), 1) };
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP do nothing but make the returned pipe readable.
+pub(crate) fn signal_pipe() -> io::Result<File> {
+    let mut ends = [0; 2];
+    // SAFETY: the array has room for the two descriptors.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    SIGNAL_PIPE.store(ends[1], Ordering::Relaxed);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: an all-zero sigaction is valid: no flags, an empty mask.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = note_signal as *const () as usize;
+        action.sa_flags = libc::SA_RESTART;
+        // SAFETY: the handler only makes an async-signal-safe call.
+        check(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) })?;
+    }
+    // SAFETY: the descriptor is fresh and nobody else's.
+    Ok(unsafe { File::from_raw_fd(ends[0]) })
+}
+
+/// A raw socket on one interface of the calling thread's network namespace: sends and sees whole frames.
+#[derive(Debug)]
+pub struct PacketSocket {
+    descriptor: OwnedFd,
+}
+
+impl PacketSocket {
+    pub(crate) fn open(interface: &str) -> io::Result<Self> {
+        let every_protocol = (libc::ETH_P_ALL as u16).to_be();
+        // SAFETY: no memory is passed.
+        let descriptor = check(unsafe {
+            libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(every_protocol))
+        })?;
+        // SAFETY: the descriptor is fresh and nobody else's.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let index = interface_index(interface)?;
+        // SAFETY: an all-zero address is valid.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = every_protocol;
+        address.sll_ifindex = index.cast_signed();
+        // SAFETY: the address is of the length that is passed and outlives the call.
+        check(unsafe {
+            libc::bind(
+                descriptor.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        })?;
+        Ok(Self { descriptor })
+    }
+
+    /// Sends a whole frame, from the Ethernet header on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: the buffer is of the length that is passed.
+        let sent = unsafe { libc::send(self.descriptor.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// The next frame that arrives (those that leave are passed over), or `None` after a while without any.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn receive(&self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
+        let mut frame = vec![0_u8; 1 << 16];
+        loop {
+            let mut waiting =
+                libc::pollfd { fd: self.descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+            // SAFETY: one entry is passed.
+            if check(unsafe { libc::poll(&raw mut waiting, 1, milliseconds) })? == 0 {
+                return Ok(None);
+            }
+            // SAFETY: an all-zero address is valid.
+            let mut from: libc::sockaddr_ll = unsafe { mem::zeroed() };
+            let mut size = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            // SAFETY: buffer and address are of the lengths that are passed.
+            let length = unsafe {
+                libc::recvfrom(
+                    self.descriptor.as_raw_fd(),
+                    frame.as_mut_ptr().cast(),
+                    frame.len(),
+                    0,
+                    (&raw mut from).cast(),
+                    &raw mut size,
+                )
+            };
+            let Ok(length) = usize::try_from(length) else { return Err(io::Error::last_os_error()) };
+            if from.sll_pkttype != libc::PACKET_OUTGOING {
+                frame.truncate(length);
+                return Ok(Some(frame));
+            }
+        }
+    }
+}
