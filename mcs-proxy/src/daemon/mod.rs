@@ -259,7 +259,7 @@ impl Daemon {
         match found {
             Ok(collected) => {
                 debug!(collected.flows, collected.expired, collected.orphans, "looked for silent flows");
-                let transaction = self.writer.table().release_hot(mark, &collected.referenced);
+                let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
             }
             Err(failure) => error!("{failure}; silent flows stay"),

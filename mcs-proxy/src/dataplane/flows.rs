@@ -130,6 +130,10 @@ impl Clock {
     }
 }
 
+/// How long a flow may be silent whose interface is gone. More than none, because an interface may have come, and
+/// opened flows, after the list of those that are there was made.
+const GONE: Duration = Duration::from_secs(5);
+
 /// Scans the flow maps. Only the daemon has one.
 pub struct Collector {
     clock: Clock,
@@ -169,8 +173,8 @@ impl Collector {
         })
     }
 
-    /// Forgets flows that have been silent for too long, and those of interfaces that are not in `interfaces` (if
-    /// given): their pods are gone, and the next pod with such an address is another.
+    /// Forgets flows that have been silent for too long, and soon those of interfaces that are not in `interfaces` (if
+    /// given; as of just now): their pods are gone, and the next pod with such an address is another.
     ///
     /// Half a million flows take some hundred milliseconds; not for the task that writes the maps.
     pub fn collect(
@@ -182,8 +186,9 @@ impl Collector {
         let rate = self.clock.rate;
         let is_over = |protocol: u8, state: u8, interface: u32, last_seen: u32| {
             let timeout = timeouts.of(Protocol::from_number(protocol), FlowState::from_number(state));
-            rate.age(now, last_seen) > timeout
-                || interfaces.is_some_and(|interfaces| !interfaces.contains(&interface))
+            let age = rate.age(now, last_seen);
+            let is_gone = interfaces.is_some_and(|interfaces| !interfaces.contains(&interface));
+            age > if is_gone { timeout.min(GONE) } else { timeout }
         };
         let mut collected = Collected::default();
         let mut over: Vec<(Tuple, Flow)> = Vec::new();

@@ -278,7 +278,14 @@ fn pinned(pins: &PinDir) -> Result<Vec<(u32, PathBuf)>, LinkError> {
     Ok(found)
 }
 
+/// Detaches at once, and removes the pin.
 fn unpin(path: &Path) -> Result<(), LinkError> {
+    if let Ok(link) = sys::object_get(path, Access::ReadWrite)
+        && let Err(error) = sys::link_detach(link.as_fd())
+    {
+        // It detaches with its pin as well, only later.
+        tracing::debug!(path = %path.display(), %error);
+    }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(LinkError::Pin { path: path.to_owned(), source: error })

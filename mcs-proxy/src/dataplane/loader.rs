@@ -224,7 +224,7 @@ fn compare(map: MapName, wanted: &MapShape, found: &MapShape, dir: &Path) -> Opt
     None
 }
 
-/// The flag of the daemon that sets a map's size.
+/// The flag of the daemon that sets a map's size, if there is one.
 #[must_use]
 pub const fn size_flag(map: MapName) -> Option<&'static str> {
     match map {
@@ -234,9 +234,12 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         MapName::Backends => Some("--max-slots"),
         MapName::BackendState | MapName::BackendCounters => Some("--max-backends"),
         MapName::Flows | MapName::Replies => Some("--max-flows"),
-        MapName::Transient | MapName::TransientReplies => Some("--max-transient"),
-        MapName::Affinity => Some("--max-affinity"),
-        MapName::Fragments => Some("--max-fragments"),
-        MapName::Hot | MapName::Verdicts | MapName::Events => None,
+        MapName::Hot
+        | MapName::Transient
+        | MapName::TransientReplies
+        | MapName::Affinity
+        | MapName::Fragments
+        | MapName::Verdicts
+        | MapName::Events => None,
     }
 }

@@ -126,7 +126,7 @@ impl PinDir {
 
     /// Maps a pinned array into memory.
     pub fn map_words(&self, map: MapName, access: Access) -> Result<MappedWords, PinsError> {
-        let array = self.open(map, access)?;
+        let array = self.open(map, Access::ReadWrite)?;
         MappedWords::map(array.as_fd(), access).map_err(|source| PinsError::Sys { map: map.as_str(), source })
     }
 }

@@ -57,6 +57,7 @@ enum Command {
     MapLookupBatch = 24,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkDetach = 34,
 }
 
 impl Command {
@@ -69,6 +70,7 @@ impl Command {
             Self::MapLookupBatch => "BPF_MAP_LOOKUP_BATCH",
             Self::LinkCreate => "BPF_LINK_CREATE",
             Self::LinkUpdate => "BPF_LINK_UPDATE",
+            Self::LinkDetach => "BPF_LINK_DETACH",
         }
     }
 }
@@ -165,6 +167,18 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> 
     let mut attr = Attr { link_fd: raw(link), new_prog_fd: raw(program), flags: 0, old_prog_fd: 0 };
     // SAFETY: the attribute is BPF_LINK_UPDATE's and has no pointers.
     unsafe { bpf(Command::LinkUpdate, &mut attr) }.map(drop)
+}
+
+/// Takes a link's program off at once. When the last descriptor or pin goes instead, a worker does it some time
+/// later (`bpf_link_put`).
+pub fn link_detach(link: BorrowedFd<'_>) -> Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+    }
+    let mut attr = Attr { link_fd: raw(link) };
+    // SAFETY: the attribute is BPF_LINK_DETACH's and has no pointers.
+    unsafe { bpf(Command::LinkDetach, &mut attr) }.map(drop)
 }
 
 /// What the kernel says of a TCX link.
@@ -384,6 +398,9 @@ unsafe impl Sync for MappedWords {}
 
 impl MappedWords {
     /// Maps a whole array, whose elements are of 8 bytes or a multiple.
+    ///
+    /// The descriptor must be open for writing even to map it for reading: of one that is not, `do_mmap` makes a
+    /// private mapping, which `bpf_map_mmap` refuses.
     pub fn map(array: BorrowedFd<'_>, access: Access) -> Result<Self> {
         let shape = map_shape(array)?;
         // The kernel spaces elements by their size rounded up to 8 (`array_map_alloc`).

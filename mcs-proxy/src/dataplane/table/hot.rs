@@ -6,14 +6,21 @@
 
 use crate::dataplane::Operation;
 use mcs_proxy_ebpf::abi::{Address, Direction, HOT_WORDS, hot_bit};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// An address, and the way of the packets that it stops at the filter.
 pub type HotAddress = (Direction, Address);
 
-/// A point in time before which lingering addresses had their grace period; taken before a scan starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LingerMark(u64);
+/// A point in time before which lingering addresses had their grace period; taken before a scan starts. It is good
+/// for the table that gave it only: one that was recovered meanwhile counts anew.
+#[derive(Clone, Debug)]
+pub struct LingerMark {
+    epoch: u64,
+    table: Arc<()>,
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Hot {
@@ -30,6 +37,8 @@ pub(super) struct Hot {
     inherited: BTreeSet<(u32, u64)>,
     /// Grace periods so far.
     epoch: u64,
+    /// Tells this table's marks from another's.
+    identity: Arc<()>,
 }
 
 impl Hot {
@@ -42,6 +51,7 @@ impl Hot {
             lingering: BTreeMap::new(),
             inherited: BTreeSet::new(),
             epoch: 0,
+            identity: Arc::default(),
         }
     }
 
@@ -96,7 +106,7 @@ impl Hot {
     }
 
     pub(super) fn mark(&self) -> LingerMark {
-        LingerMark(self.epoch)
+        LingerMark { epoch: self.epoch, table: Arc::clone(&self.identity) }
     }
 
     pub(super) fn candidates(&self) -> impl Iterator<Item = HotAddress> + '_ {
@@ -112,12 +122,15 @@ impl Hot {
     }
 
     /// Clears the bits that nobody needs, by a complete scan that began at `mark`.
-    pub(super) fn release(&mut self, mark: LingerMark, referenced: &BTreeSet<HotAddress>) -> Vec<Operation> {
+    pub(super) fn release(&mut self, mark: &LingerMark, referenced: &BTreeSet<HotAddress>) -> Vec<Operation> {
+        if !Arc::ptr_eq(&mark.table, &self.identity) {
+            return Vec::new();
+        }
         let mut freed = BTreeSet::new();
         let done: Vec<HotAddress> = self
             .lingering
             .iter()
-            .filter(|&(key, &since)| since <= mark.0 && !referenced.contains(key))
+            .filter(|&(key, &since)| since <= mark.epoch && !referenced.contains(key))
             .map(|(key, _)| *key)
             .collect();
         for key in done {
@@ -132,7 +145,7 @@ impl Hot {
             }
         }
         // What was inherited has had its grace period when one is over that this daemon has waited for.
-        if mark.0 > 0 {
+        if mark.epoch > 0 {
             let needed: BTreeSet<_> =
                 referenced.iter().map(|(direction, ip)| hot_bit(*direction, ip)).collect();
             freed.extend(self.inherited.difference(&needed));

@@ -150,7 +150,7 @@ impl Table {
 
     /// Clears the bits of `hot` that nobody needs any more. `referenced`: every VIP and backend address that the
     /// flow maps refer to, by a complete scan that began after `mark` was taken.
-    pub fn release_hot(&mut self, mark: LingerMark, referenced: &BTreeSet<HotAddress>) -> Transaction {
+    pub fn release_hot(&mut self, mark: &LingerMark, referenced: &BTreeSet<HotAddress>) -> Transaction {
         self.hot.release(mark, referenced)
     }
 

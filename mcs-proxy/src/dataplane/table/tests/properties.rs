@@ -113,7 +113,8 @@ fn check_drained(table: &mut Table, maps: &mut FakeDataplane) -> Result<(), Test
     maps.run(&plan.transaction).map_err(|error| TestCaseError::fail(error.to_string()))?;
     let reclaim = table.reclaim();
     maps.run(&reclaim).map_err(|error| TestCaseError::fail(error.to_string()))?;
-    let release = table.release_hot(table.linger_mark(), &BTreeSet::new());
+    let mark = table.linger_mark();
+    let release = table.release_hot(&mark, &BTreeSet::new());
     maps.run(&release).map_err(|error| TestCaseError::fail(error.to_string()))?;
     check_books(table)?;
     prop_assert_eq!(table.extents.longest(), SIZES.elements - 1);

@@ -1,0 +1,183 @@
+use crate::place::{Place, SIZES};
+use caps::{CapSet, Capability, CapsHashSet};
+use mcs_proxy::{
+    dataplane::{
+        Dataplane, Operation,
+        kernel::KernelDataplane,
+        loader::{LoadError, Refusal, load, preflight},
+        pins::{PinDir, Pins, PinsError},
+        sys::{self, Access},
+        table::{Plan, Table},
+    },
+    desired::{Desired, Frontend, FrontendKey},
+    model::NamespacedName,
+};
+use mcs_proxy_ebpf::abi::{Algorithm, Liveness, MapName, MapSizes, Protocol};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::{fd::AsFd, unix::fs::PermissionsExt},
+    time::{Duration, Instant},
+};
+
+fn key(n: u8) -> FrontendKey {
+    FrontendKey { vip: [10, 13, 0, n].into(), port: 80, protocol: Protocol::Tcp }
+}
+
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 10, 0, n], 8080))
+}
+
+fn desired(frontends: &[(u8, &[u8])]) -> Desired {
+    let frontend = |slots: &[u8]| Frontend {
+        service: NamespacedName::new("default", "serve"),
+        port_name: String::new(),
+        algorithm: Algorithm::RoundRobin,
+        slots: slots.iter().copied().map(address).collect(),
+        serving: Vec::new(),
+        endpoints: Vec::new(),
+    };
+    frontends.iter().map(|(n, slots)| (key(*n), frontend(slots))).collect()
+}
+
+/// Last bytes of the slots' addresses, by VIP's.
+fn pinned(pins: &Pins) -> Vec<(FrontendKey, Vec<SocketAddr>)> {
+    let dump = pins.frontends().unwrap();
+    assert_eq!(dump.unreadable, []);
+    dump.frontends
+        .into_iter()
+        .map(|frontend| {
+            assert_eq!(frontend.header.frontend, frontend.index);
+            for slot in &frontend.slots {
+                assert_eq!(pins.backend_state(slot.backend).liveness(), Liveness::Live);
+            }
+            let address =
+                |slot: &mcs_proxy_ebpf::abi::Slot| SocketAddr::new(slot.address.to_ip(), slot.port.get());
+            (frontend.key, frontend.slots.iter().map(address).collect())
+        })
+        .collect()
+}
+
+fn wanted(desired: &Desired) -> Vec<(FrontendKey, Vec<SocketAddr>)> {
+    desired.iter().map(|(key, frontend)| (*key, frontend.slots.clone())).collect()
+}
+
+#[test]
+fn what_is_written_is_what_the_pins_show_and_a_restart_adopts() {
+    let place = Place::new("written");
+    assert!(!place.load().adopted);
+    let mut maps = KernelDataplane::open(&place.pins).unwrap();
+    let pins = Pins::open(&place.pins).unwrap();
+    let mut table = Table::recover(&maps.dump().unwrap());
+    for frontends in [
+        &[(1, &[1, 2][..]), (2, &[])][..],
+        &[(1, &[2, 3, 3]), (3, &[7])],
+        &[(1, &[2, 3, 3]), (4, &[1, 2, 3, 4])],
+        &[],
+        &[(5, &[9])],
+    ] {
+        let desired = desired(frontends);
+        let plan = table.sync(&desired);
+        assert_eq!(plan.rejected, []);
+        maps.run(&plan.transaction).unwrap();
+        assert_eq!(pinned(&pins), wanted(&desired));
+        // Another daemon: it adopts the maps, and finds nothing to do.
+        assert!(place.load().adopted);
+        maps = KernelDataplane::open(&place.pins).unwrap();
+        table = Table::recover(&maps.dump().unwrap());
+        assert_eq!(table.sync(&desired), Plan::default());
+    }
+    maps.run(&table.reclaim()).unwrap();
+    let index = table.frontend_index(&key(5)).unwrap();
+    assert_eq!(pins.service_counters(index).unwrap().flows, 0);
+    assert!(pins.verdicts().unwrap().iter().all(|(_, count)| *count == 0));
+}
+
+#[test]
+fn an_index_out_of_range_is_an_error_that_names_the_map() {
+    let place = Place::new("range");
+    drop(place.load());
+    let mut maps = KernelDataplane::open(&place.pins).unwrap();
+    for (operation, map) in [
+        (Operation::Publish { frontend: SIZES.frontends, extent: 1 }, "frontends"),
+        (Operation::SetHot { word: u32::MAX, bits: 1 }, "hot"),
+        (Operation::ResetBackend { backend: SIZES.backend_ids }, "backend_counters"),
+        (Operation::ResetService { service: SIZES.frontends }, "cursors"),
+    ] {
+        assert_eq!(maps.run(&[operation]).unwrap_err().map, map);
+    }
+}
+
+#[test]
+fn a_grace_period_is_short() {
+    let place = Place::new("grace");
+    drop(place.load());
+    let mut maps = KernelDataplane::open(&place.pins).unwrap();
+    let start = Instant::now();
+    maps.run(&[Operation::GracePeriod]).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn pins_of_another_size_or_kind_are_refused_with_the_way_out() {
+    let place = Place::new("foreign");
+    drop(place.load());
+    let other = MapSizes { flows: 512, ..SIZES };
+    let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &other, false).unwrap_err().to_string();
+    let expected =
+        "/flows is not ours: it has 256 entries and should have 512; start with --max-flows 256, or";
+    assert!(error.contains(expected), "{error}");
+
+    let hot = place.pins.map(MapName::Hot);
+    fs::remove_file(&hot).unwrap();
+    let services = sys::object_get(&place.pins.map(MapName::Services), Access::ReadWrite).unwrap();
+    sys::object_pin(services.as_fd(), &hot).unwrap();
+    let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &SIZES, false).unwrap_err();
+    assert!(matches!(&error, LoadError::ForeignPin { path, .. } if *path == hot), "{error}");
+    assert!(error.to_string().contains("its type is 1 and should be 2"), "{error}");
+}
+
+#[test]
+fn the_pin_directory_is_roots_alone() {
+    let place = Place::new("mode");
+    drop(place.load());
+    let mode = fs::metadata(place.pins.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn nothing_pinned_is_said_so() {
+    let place = Place::new("nothing");
+    let error = Pins::open(&place.pins).unwrap_err();
+    assert!(matches!(error, PinsError::NothingPinned { .. }));
+    let text = error.to_string();
+    assert!(text.contains(place.pins.path().to_str().unwrap()) && text.contains("--pin-dir"), "{text}");
+}
+
+#[test]
+fn a_place_that_is_not_bpffs_is_refused_before_anything_changes() {
+    let dir = PinDir::new("/tmp/mcs-proxy-no-such-directory/pins");
+    let error = preflight(&dir).unwrap_err().to_string();
+    assert!(error.contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
+    assert!(!fs::exists("/tmp/mcs-proxy-no-such-directory").unwrap());
+}
+
+/// Capabilities are a thread's, and this test's thread ends with it.
+#[test]
+fn three_capabilities_suffice_and_each_is_needed() {
+    let place = Place::new("capabilities");
+    let three = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+    let all = CapsHashSet::from(three);
+    for missing in three {
+        let mut others = all.clone();
+        others.remove(&missing);
+        caps::set(None, CapSet::Effective, &others).unwrap();
+        let error = preflight(&place.pins).unwrap_err();
+        let Refusal::Capabilities { missing: named } = &error else { panic!("{error}") };
+        assert_eq!(*named, [missing.to_string()]);
+    }
+    caps::set(None, CapSet::Effective, &all).unwrap();
+    drop(place.load());
+    KernelDataplane::open(&place.pins).unwrap().dump().unwrap();
+    drop(Pins::open(&place.pins).unwrap());
+}
