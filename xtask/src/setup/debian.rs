@@ -1,6 +1,6 @@
 //! What Debian's packages provide.
 
-use super::{Purpose, log, programs};
+use super::{Purpose, go, kube, log, programs};
 use crate::{
     ebpf::Compiler,
     run::{Beside, command, logged, say, which},
@@ -23,6 +23,9 @@ const LINKER: [&str; 8] = [
     "zlib1g-dev",
 ];
 
+/// Too old to build Kubernetes, but it fetches one that is not.
+const GO: &str = "golang-go";
+
 /// Programs that the demo and the tests call, with their packages.
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
 const TEST: [(&str, &str); 1] = [("openssl", "openssl")];
@@ -37,6 +40,9 @@ pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static 
         if !programs::has_bpf_linker(workspace) {
             packages.extend(missing_for_linker());
         }
+    }
+    if purpose == Purpose::Test && kube::is_missing(workspace) && go::any().is_none() {
+        packages.insert(GO);
     }
     let called: &[&[(&str, &str)]] = match purpose {
         Purpose::Build | Purpose::Deny => &[],
@@ -106,6 +112,9 @@ fn why(packages: &BTreeSet<&'static str>) -> String {
     }
     if LINKER.iter().any(|package| packages.contains(package)) {
         reasons.push("bpf-linker is built with them");
+    }
+    if packages.contains(GO) {
+        reasons.push("the tests' API server is built with Go");
     }
     if DEMO.iter().chain(&TEST).any(|(_, package)| packages.contains(package)) {
         reasons.push("the demo and the tests call them");

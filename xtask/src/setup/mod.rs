@@ -3,6 +3,7 @@
 //! What Debian has comes from Debian; the rest is built from the package registries' sources into `target/tools`.
 
 mod debian;
+mod go;
 mod kube;
 mod programs;
 
