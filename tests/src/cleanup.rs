@@ -205,11 +205,13 @@ fn remove_traces(run: &str) {
     drop(fs::remove_dir_all(Path::new(RUNS).join(run)));
 }
 
-/// Removes pins and namespaces by name.
+/// Removes pins, the daemons' run directories and namespaces by name.
 fn remove(own: impl Fn(&str) -> bool) {
-    for name in names(BPF).filter(|name| own(name)) {
-        // Pinned links detach when their pin goes.
-        drop(fs::remove_dir_all(Path::new(BPF).join(name)));
+    for folder in [BPF, RUNS] {
+        for name in names(folder).filter(|name| own(name)) {
+            // Pinned links detach when their pin goes.
+            drop(fs::remove_dir_all(Path::new(folder).join(name)));
+        }
     }
     for name in names(NAMESPACES).filter(|name| own(name)) {
         drop(Command::new("ip").args(["netns", "delete", &name]).stderr(Stdio::null()).status());

@@ -1,6 +1,6 @@
 //! A running mcs-proxy, and what its command line says of the maps.
 
-use crate::{Node, Process, World, cleanup, namespace::run, programs};
+use crate::{Node, Process, cleanup, namespace::run, programs};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
@@ -51,22 +51,19 @@ impl Daemon {
     ///
     /// # Errors
     /// It does not get there; the error has its log.
-    pub fn start(world: &World, node: &Node, manifests: &Path) -> Result<Self> {
-        Self::start_with(world, node, &["--source", &format!("directory={}", manifests.display())])
+    pub fn start(node: &Node, manifests: &Path) -> Result<Self> {
+        Self::start_with(node, &["--source", &format!("directory={}", manifests.display())])
     }
 
     /// As [`start`](Self::start), with arguments of the caller's.
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn start_with(world: &World, node: &Node, arguments: &[&str]) -> Result<Self> {
+    pub fn start_with(node: &Node, arguments: &[&str]) -> Result<Self> {
         mount_bpffs()?;
         let pin_dir = Path::new(BPFFS).join(node.namespace.name());
-        let run_dir = world.folder(&format!("daemon-{}", node.name))?;
-        let mut command = vec!["run".to_owned(), "--cluster-name".to_owned(), node.cluster.clone()];
-        for (flag, folder) in [("--pin-dir", &pin_dir), ("--run-dir", &run_dir)] {
-            command.extend([flag.to_owned(), folder.display().to_string()]);
-        }
+        let own = ["run", "--cluster-name", &node.cluster, "--pin-dir", &pin_dir.display().to_string()];
+        let mut command: Vec<String> = own.map(str::to_owned).to_vec();
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
         let mut daemon = Self { process: None, log: PathBuf::new(), pin_dir, command, node: node.clone() };
         daemon.launch()?;

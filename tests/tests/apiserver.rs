@@ -83,8 +83,7 @@ fn a_real_api_server_steers_the_packets() -> Result<()> {
     enter_node_and_pod(&api)?;
 
     let kubeconfig = api.kubeconfig().display().to_string();
-    let mut daemon =
-        Daemon::start_with(&world, &member2, &["--source", "kubernetes", "--kubeconfig", &kubeconfig])?;
+    let mut daemon = Daemon::start_with(&member2, &["--source", "kubernetes", "--kubeconfig", &kubeconfig])?;
     wait(&mut daemon, 2)?;
     let shares = split(&client, 29)?;
     assert!(

@@ -46,7 +46,7 @@ impl Stage {
             manifests.slice(&slice(provider, PODS[provider])?)?;
             manifests.slice(&slice(provider, PODS_V6[provider])?)?;
         }
-        let daemon = Daemon::start(&world, &node, manifests.folder())?;
+        let daemon = Daemon::start(&node, manifests.folder())?;
         Ok(Self { daemon, client, pods, manifests, node, world })
     }
 

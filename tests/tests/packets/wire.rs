@@ -114,7 +114,7 @@ impl Segment {
                 }
                 segment(udp.source_port(), udp.destination_port(), Kind::Udp, udp.payload())
             }
-            other @ (TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_)) => {
+            other @ (TransportSlice::Icmpv4(_) | TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_)) => {
                 panic!("neither TCP nor UDP: {other:?}")
             }
         }

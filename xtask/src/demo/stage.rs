@@ -99,7 +99,7 @@ impl Stage {
         stage.set_service(|service| service.annotated("enabled", "true"))?;
         stage.write_slices(&[])?;
         for (node, manifests) in stage.nodes.iter().zip(&stage.manifests) {
-            stage.daemons.push(Daemon::start(&stage.world, node, manifests.folder())?);
+            stage.daemons.push(Daemon::start(node, manifests.folder())?);
             show.line(format!("  mcs-proxy runs on {}: synced", node.name));
         }
         Ok(stage)
