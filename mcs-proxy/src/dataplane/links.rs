@@ -151,7 +151,7 @@ impl Links {
         if self.hook == Hook::Clsact {
             return self.attach_clsact(ifindex, name, direction);
         }
-        match self.attach_tcx(ifindex, direction) {
+        match self.attach_tcx(ifindex, name, direction) {
             Ok(attachment) => {
                 self.hook = Hook::Tcx;
                 Ok(attachment)
@@ -165,7 +165,7 @@ impl Links {
         }
     }
 
-    fn attach_tcx(&self, ifindex: u32, direction: Direction) -> Result<Attachment, LinkError> {
+    fn attach_tcx(&self, ifindex: u32, name: &str, direction: Direction) -> Result<Attachment, LinkError> {
         let path = self.pins.link(ifindex, direction);
         let program = self.programs.fd(direction)?;
         let tcx_error = |source: SysError| match source.errno() {
@@ -190,6 +190,8 @@ impl Links {
         let link = sys::tcx_link_create(program, ifindex, tcx(direction)).map_err(tcx_error)?;
         sys::object_pin(link.as_fd(), &path)
             .map_err(|error| LinkError::Pin { path, source: error.into() })?;
+        // An earlier daemon may have been told to use the other hook.
+        detach_filter(name, direction);
         Ok(Attachment::New)
     }
 
@@ -224,6 +226,8 @@ impl Links {
         };
         // aya detaches what it drops; the filter is to stay when the daemon ends.
         std::mem::forget(program.take_link(id).map_err(clsact_error)?);
+        // An earlier daemon may have been told to use the other hook.
+        unpin(&self.pins.link(ifindex, direction))?;
         Ok(attachment)
     }
 }
@@ -252,7 +256,7 @@ fn errno(error: &ProgramError) -> Option<i32> {
     None
 }
 
-/// The interface may be gone, and its filters with it.
+/// There may be none, or the interface may be gone, and its filters with it.
 fn detach_filter(name: &str, direction: Direction) {
     let (hook, priority) = clsact(direction);
     let handle = TcHandle::new(0, FILTER_HANDLE);
@@ -260,7 +264,7 @@ fn detach_filter(name: &str, direction: Direction) {
         .map_err(|error| error.to_string())
         .and_then(|link| link.detach().map_err(|error| error.to_string()));
     if let Err(error) = detached {
-        tracing::debug!(interface = name, error, "no filter to take off");
+        tracing::trace!(interface = name, error, "no filter to take off");
     }
 }
 

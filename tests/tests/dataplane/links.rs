@@ -111,6 +111,24 @@ fn clsact_stands_in() {
 }
 
 #[test]
+fn another_hook_takes_over_from_the_first() {
+    let place = Place::new("hooks");
+    run("ip link add veth0 type veth peer name peer0");
+    let ifindex = index_of("veth0");
+    let attached = || {
+        let filters = ["ingress", "egress"].map(|way| run(&format!("tc filter show dev veth0 {way}")));
+        let links = [TcxHook::Ingress, TcxHook::Egress].map(|hook| tcx_query(ifindex, hook).unwrap().len());
+        (filters.map(|shown| shown.matches("direct-action").count()), links)
+    };
+    for (hook, expected) in
+        [(Hook::Clsact, ([1, 1], [0, 0])), (Hook::Tcx, ([0, 0], [1, 1])), (Hook::Clsact, ([1, 1], [0, 0]))]
+    {
+        links(&place, hook).attach(ifindex, "veth0").unwrap();
+        assert_eq!(attached(), expected, "{hook}");
+    }
+}
+
+#[test]
 fn an_interface_that_is_gone_is_an_error_of_its_own() {
     let place = Place::new("gone");
     for hook in [Hook::Tcx, Hook::Clsact] {

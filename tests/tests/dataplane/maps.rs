@@ -181,3 +181,11 @@ fn three_capabilities_suffice_and_each_is_needed() {
     KernelDataplane::open(&place.pins).unwrap().dump().unwrap();
     drop(Pins::open(&place.pins).unwrap());
 }
+
+#[test]
+fn the_programs_log_only_when_asked_to() {
+    let place = Place::new("log");
+    assert!(place.load().logger.is_none());
+    let loaded = load(mcs_proxy::EBPF_OBJECT, &place.pins, &SIZES, true).unwrap();
+    assert!(loaded.logger.is_some());
+}
