@@ -9,6 +9,8 @@ use mcs_proxy_tests::{
 use std::{fs, net::IpAddr};
 
 const POD: &str = "10.12.0.6";
+/// What no manifest has, to leave one as it is.
+const NOTHING: &str = "\0";
 
 /// A node of member2, in a world of its own.
 fn node() -> Result<(World, Node)> {
@@ -68,53 +70,26 @@ fn objects_that_make_no_sense_are_named_and_harm_no_other() -> Result<()> {
     manifests.slice(&Slice::new("serve-mvgj7", "serve", "member2", "member2", &pods))?;
     let mut daemon = Daemon::start(&node, manifests.folder())?;
 
-    let service = |name: &str, vip: &str| Service::new(name, "member2", &[vip], &ports);
+    // The manifest of a Service that is opted in, with one text in place of another.
+    let service = |name: &str, vip: &str, is: &str, becomes: &str| {
+        let service = Service::new(name, "member2", &[vip], &ports)?.annotated("enabled", "true");
+        anyhow::Ok(service.yaml().replace(is, becomes))
+    };
+    let slice = |name: &str, address: &str, is: &str, becomes: &str| {
+        let pods = [Endpoint::new(address, "node-1", "pod-1")?];
+        anyhow::Ok(Slice::new(name, "serve", "member2", "member1", &pods).yaml().replace(is, becomes))
+    };
+    let portless = Service::new("portless", "member2", &["10.13.0.10"], &[])?.annotated("enabled", "true");
+    // A name, a manifest, and words that a warning about it has.
     let cases = [
-        // (name, manifest, words of the log)
-        (
-            "portless",
-            Service::new("portless", "member2", &["10.13.0.10"], &[])?.annotated("enabled", "true").yaml(),
-            "portless",
-        ),
-        (
-            "zero",
-            service("zero", "10.13.0.11")?
-                .annotated("enabled", "true")
-                .yaml()
-                .replace("port: 80\n", "port: 0\n"),
-            "zero",
-        ),
-        (
-            "huge",
-            service("huge", "10.13.0.12")?
-                .annotated("enabled", "true")
-                .yaml()
-                .replace("port: 80\n", "port: 80000\n"),
-            "huge",
-        ),
-        ("maybe", service("maybe", "10.13.0.13")?.annotated("enabled", "maybe").yaml(), "maybe"),
-        (
-            "address",
-            service("address", "10.13.0.14")?
-                .annotated("enabled", "true")
-                .yaml()
-                .replace("10.13.0.14", "10.13.0.1444"),
-            "10.13.0.1444",
-        ),
-        ("twin", service("twin", "10.13.181.116")?.annotated("enabled", "true").yaml(), "twin"),
-        (
-            "slice-loop",
-            Slice::new("serve-loop", "serve", "member2", "member1", &[Endpoint::new("127.0.0.1", "node-1", "pod-1")?])
-                .yaml(),
-            "127.0.0.1",
-        ),
-        (
-            "slice-zero",
-            Slice::new("serve-zero", "serve", "member2", "member1", &pods)
-                .yaml()
-                .replace("port: 8080", "port: 0"),
-            "serve-zero",
-        ),
+        ("portless", portless.yaml(), "portless"),
+        ("zero", service("zero", "10.13.0.11", "port: 80\n", "port: 0\n")?, "zero"),
+        ("huge", service("huge", "10.13.0.12", "port: 80\n", "port: 80000\n")?, "huge"),
+        ("maybe", service("maybe", "10.13.0.13", "enabled: \"true\"", "enabled: \"maybe\"")?, "maybe"),
+        ("address", service("address", "10.13.0.14", "10.13.0.14", "10.13.0.1444")?, "10.13.0.1444"),
+        ("twin", service("twin", "10.13.181.116", NOTHING, NOTHING)?, "twin"),
+        ("slice-loop", slice("serve-loop", "127.0.0.1", NOTHING, NOTHING)?, "127.0.0.1"),
+        ("slice-zero", slice("serve-zero", POD, "port: 8080", "port: 0")?, "serve-zero"),
         ("not-yaml", "kind: [Service".to_owned(), "not-yaml"),
         ("no-kind", "{}".to_owned(), "no-kind"),
     ];
