@@ -2,11 +2,11 @@
 
 use super::{Purpose, go, kube, log, programs};
 use crate::{
-    ebpf::Compiler,
-    run::{Beside, command, logged, say, which},
+    ebpf::{Compiler, linker},
+    run::{Beside, command, is_root, logged, say, which},
 };
 use anyhow::{Result, bail};
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 /// Compiles for BPF without a nightly: a current stable compiler, and `core` for the target.
 const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -85,6 +85,12 @@ pub(crate) fn ensure(workspace: &Path, packages: &BTreeSet<&'static str>) -> Res
             );
             say("  rustup toolchain install nightly --component rust-src\n");
         }
+        if LINKER.iter().any(|package| packages.contains(package)) {
+            say(
+                "The libraries are for building bpf-linker. One of your own will do too; put it, or a link to it, at\n",
+            );
+            say(format!("  {}\n", linker(workspace).display()));
+        }
         say("Then run the same command again.");
         bail!("tools are missing");
     }
@@ -124,15 +130,13 @@ fn why(packages: &BTreeSet<&'static str>) -> String {
 
 /// Why packages may not be installed here, if so.
 fn may_not_install() -> Option<&'static str> {
-    // Owner of our own process: root or not, without a call into libc.
-    let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let has = |line: &str| release.lines().any(|other| other.replace('"', "") == line);
     if !has("ID=debian") || !has("VERSION_ID=12") {
         Some("this is not Debian 12")
     } else if which("apt-get").is_none() {
         Some("there is no apt-get")
-    } else if !root {
+    } else if !is_root() {
         Some("you are not root")
     } else {
         None
