@@ -185,7 +185,7 @@ async fn an_api_server_that_is_not_there_is_no_start_error_and_the_cause_is_told
         let (client, server) = connect::client(&locations).await.unwrap();
         assert_eq!(server, format!("{scheme}://{address}/ (--kubeconfig {})", path.display()));
         let error = Api::<Service>::all(client).list(&Default::default()).await.unwrap_err();
-        let said = health::with_causes(&watcher::Error::InitialListFailed(error));
+        let said = crate::observe::with_causes(&watcher::Error::InitialListFailed(error));
         assert!(said.contains("Connection refused"), "{said}");
         fs::remove_file(path).unwrap();
     }
