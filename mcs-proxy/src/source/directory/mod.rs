@@ -77,9 +77,10 @@ fn read_files(directory: &Path) -> io::Result<Files> {
             Ok(Some(bytes)) => {
                 files.insert(name.to_owned(), Ok(bytes));
             }
-            // A directory; or gone since it was listed, which the watch tells of next.
+            // A directory.
             Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Gone since it was listed, which the watch tells of next; not so a link that leads nowhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {}
             Err(error) => {
                 files.insert(name.to_owned(), Err(error));
             }
