@@ -2,6 +2,7 @@
 
 use aya_log::EbpfLogger;
 use std::{
+    borrow::Cow,
     env,
     ffi::OsStr,
     io::{self, IsTerminal as _},
@@ -24,14 +25,17 @@ pub(super) fn start() {
     }
 }
 
+/// kube reports every attempt of a request as an error; the source tells each trouble once, and what to do about it.
+const QUIET: &str = "kube_client=off";
+
 /// What to log, by the value of the variable; and why not as it says, if that makes no sense.
 fn filter(said: Option<&OsStr>) -> (EnvFilter, Option<String>) {
-    let default = || EnvFilter::new("info");
+    let default = || EnvFilter::new(format!("info,{QUIET}"));
     match said.map(|said| (said, said.to_str())) {
         None => (default(), None),
         // Set but empty, as manifests of pods do it: nothing was said.
         Some((_, Some(said))) if said.trim().is_empty() => (default(), None),
-        Some((_, Some(said))) => match EnvFilter::try_new(said) {
+        Some((_, Some(said))) => match EnvFilter::try_new(with_quiet(said)) {
             Ok(filter) => (filter, None),
             Err(error) => (default(), Some(format!("`{}`: {error}", said.escape_debug()))),
         },
@@ -60,6 +64,11 @@ impl ProgramLog {
     }
 }
 
+/// Unless the operator asks for it by name.
+fn with_quiet(said: &str) -> Cow<'_, str> {
+    if said.contains("kube_client") { said.into() } else { format!("{said},{QUIET}").into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,12 +76,13 @@ mod tests {
     #[test]
     fn what_the_variable_cannot_mean_is_told_and_costs_no_log() {
         for (said, filtered, is_usable) in [
-            (None, "info", true),
-            (Some(""), "info", true),
-            (Some(" "), "info", true),
-            (Some("debug"), "debug", true),
-            (Some("mcs_proxy=debug,warn"), "mcs_proxy=debug,warn", true),
-            (Some("a=b=c"), "info", false),
+            (None, "kube_client=off,info", true),
+            (Some(""), "kube_client=off,info", true),
+            (Some(" "), "kube_client=off,info", true),
+            (Some("debug"), "kube_client=off,debug", true),
+            (Some("kube_client=debug"), "kube_client=debug", true),
+            (Some("mcs_proxy=debug,warn"), "kube_client=off,mcs_proxy=debug,warn", true),
+            (Some("a=b=c"), "kube_client=off,info", false),
         ] {
             let (filter, unusable) = filter(said.map(OsStr::new));
             assert_eq!(filter.to_string(), filtered, "{said:?}");
