@@ -5,6 +5,7 @@ use mcs_proxy::{
     cli,
     config::{Cli, Command},
     daemon,
+    observe::with_causes,
 };
 use std::{
     io::{self, Write as _},
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     match said.and_then(|text| print(&text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mcs-proxy: {error:#}");
+            eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -33,7 +34,9 @@ fn main() -> ExitCode {
 /// A reader that has seen enough (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }

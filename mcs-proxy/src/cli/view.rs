@@ -9,7 +9,6 @@ use crate::{
     desired::FrontendKey,
     observe::catalog::{Catalog, CatalogFrontend, protocol_name},
 };
-use anyhow::Context as _;
 use mcs_proxy_ebpf::abi::{
     Algorithm, BackendCounters, Flow, FlowState, Liveness, Protocol, ServiceCounters, Tuple,
 };
@@ -83,8 +82,14 @@ impl View {
             .map(|dumped| frontend(&pins, dumped, &loads))
             .collect::<Result<_, _>>()?;
         let run_dir = places.run_dir();
-        let catalog = Catalog::read(&run_dir)
-            .with_context(|| format!("the names in {} cannot be read", run_dir.display()))?;
+        // The maps are the truth: without names there is less to say of them, not nothing.
+        let catalog = Catalog::read(&run_dir).unwrap_or_else(|failure| {
+            eprintln!(
+                "mcs-proxy: the names in {} cannot be read: {failure}; Services and clusters are not named",
+                run_dir.display()
+            );
+            Catalog::default()
+        });
         Ok(Self { frontends, flows, catalog })
     }
 

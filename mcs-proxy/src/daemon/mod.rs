@@ -16,7 +16,7 @@ use crate::{
         table::LingerMark,
     },
     desired::Settings,
-    observe::catalog::Catalog,
+    observe::{catalog::Catalog, with_causes},
     source::{self, Event, kubernetes::Locations},
 };
 use anyhow::Context as _;
@@ -46,6 +46,12 @@ const RECLAIM_DELAY: Duration = Duration::from_secs(1);
 /// How long after a refusal of the kernel's everything is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// How long after a failure the names are written again.
+const CATALOG_RETRY_DELAY: Duration = Duration::from_secs(10);
+
+/// What threads that read or scan have to end in.
+const LAST_CHANCE: Duration = Duration::from_secs(2);
+
 /// Events that may wait while the maps are written.
 const QUEUE: usize = 1024;
 
@@ -55,20 +61,28 @@ const QUEUE: usize = 1024;
 /// The daemon can't start, or a source ended.
 pub fn main(places: &Places, run: &Run) -> anyhow::Result<()> {
     logging::start();
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("cannot start the runtime")?
-        .block_on(Daemon::start(places, run)?.run())
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(async {
+        // Asked before anything is pinned or attached: a slip in a flag is to leave nothing behind.
+        let locations = Locations::from_environment(run.kubeconfig.clone());
+        source::check(&run.source, &locations).await?;
+        Daemon::start(places, run)?.run().await
+    });
+    // A file system that hangs may hold up a reader for good; the end does not wait for it.
+    runtime.shutdown_timeout(LAST_CHANCE);
+    ended
 }
 
 struct Daemon {
     run: Run,
     pin_dir: PinDir,
     run_dir: PathBuf,
-    /// Held for as long as the daemon lives: one writer a pin directory.
-    _lock: File,
+    /// Held for as long as the daemon lives: one writer of the pins, and one of the names.
+    _locks: [File; 2],
     writer: Writer<KernelDataplane>,
     links: Links,
     /// What the programs log, if that was asked for.
@@ -76,6 +90,10 @@ struct Daemon {
     /// The catalog is behind the maps.
     catalog_due: Option<time::Instant>,
     catalog_rests_until: time::Instant,
+    /// Why the names could not be written the last time, which is told once.
+    catalog_failure: Option<String>,
+    /// The kernel refused something: everything is tried again.
+    retry_due: Option<time::Instant>,
     reclaim_due: Option<time::Instant>,
 }
 
@@ -87,7 +105,7 @@ impl Daemon {
         let pin_dir = PinDir::new(&places.pin_dir);
         loader::preflight(&pin_dir)?;
         let run_dir = places.run_dir();
-        let lock = lock(&run_dir)?;
+        let locks = lock(&pin_dir, &run_dir)?;
         let Loaded { programs, logger, adopted } = loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
         let settings = Settings {
             cluster_name: run.cluster_name.clone(),
@@ -107,11 +125,13 @@ impl Daemon {
             links: Links::new(programs, pin_dir.clone(), run.hook),
             pin_dir,
             run_dir,
-            _lock: lock,
+            _locks: locks,
             writer,
             logger: logger.map(logging::ProgramLog::new),
             catalog_due: None,
             catalog_rests_until: time::Instant::now(),
+            catalog_failure: None,
+            retry_due: None,
             reclaim_due: None,
         })
     }
@@ -125,31 +145,35 @@ impl Daemon {
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
-        // Attach first: once the maps are filled, every pod that is there is served.
-        let first = interfaces.recv().await.context("the interfaces cannot be listed")?;
-        self.follow_interface(first);
-
         let mut collection = time::interval(COLLECTION);
         let mut scan: Option<JoinHandle<Scan>> = None;
-        let mut retry_due: Option<time::Instant> = None;
+        // Attach first: once the maps are filled, every pod that is there is served. Nor is any flow an orphan as long
+        // as the interfaces are not known.
+        let mut attached = false;
         loop {
+            if self.writer.needs_retry() {
+                self.retry_due.get_or_insert_with(|| time::Instant::now() + RETRY_DELAY);
+            }
             select! {
                 // The order is that of urgency: a new pod's first packets are already under way.
                 biased;
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                Some(event) = interfaces.recv() => self.follow_interface(event),
-                Some(event) = events.recv() => retry_due = self.take(event, &mut events),
-                () = at(retry_due) => retry_due = self.commit(),
+                Some(event) = interfaces.recv() => {
+                    self.follow_interface(event)?;
+                    attached = true;
+                }
+                Some(event) = events.recv(), if attached => self.take(event, &mut events),
+                () = at(self.retry_due) => self.commit(),
                 () = at(self.catalog_due) => self.write_catalog(),
                 () = at(self.reclaim_due) => {
                     self.reclaim_due = None;
                     self.writer.reclaim();
                 }
-                _ = collection.tick(), if scan.is_none() => scan = Some(self.scan()),
+                _ = collection.tick(), if attached && scan.is_none() => scan = Some(self.scan()),
                 Some(found) = finished(&mut scan) => {
                     scan = None;
-                    self.collected(found);
+                    self.collected(found)?;
                 }
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
@@ -165,7 +189,7 @@ impl Daemon {
     }
 
     /// Takes the event in and whatever else waits, so that a burst is one change.
-    fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) -> Option<time::Instant> {
+    fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
         self.writer.take(event);
         for _ in 0..QUEUE {
             match events.try_recv() {
@@ -173,14 +197,14 @@ impl Daemon {
                 Err(_) => break,
             }
         }
-        self.commit()
+        self.commit();
     }
 
-    /// Returns when to try again, if need be.
-    fn commit(&mut self) -> Option<time::Instant> {
+    fn commit(&mut self) {
         let now = time::Instant::now();
+        self.retry_due = None;
         match self.writer.commit() {
-            Commit::Idle => None,
+            Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
@@ -188,9 +212,7 @@ impl Daemon {
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
                 report(summary);
-                None
             }
-            Commit::Failed => Some(now + RETRY_DELAY),
         }
     }
 
@@ -199,45 +221,83 @@ impl Daemon {
         self.catalog_due = None;
         let begun = time::Instant::now();
         let catalog = Catalog::new(&self.run.cluster_name, self.writer.desired());
-        if let Err(failure) = catalog.write(&self.run_dir) {
-            error!("{}: {failure}; `mcs-proxy services` lacks names", self.run_dir.display());
+        let failure = catalog.write(&self.run_dir).err().map(|failure| failure.to_string());
+        match &failure {
+            Some(why) => {
+                if self.catalog_failure.as_ref() != Some(why) {
+                    error!(
+                        "{}: {why}; until it can be written, `mcs-proxy services` lacks names or shows old ones",
+                        self.run_dir.display()
+                    );
+                }
+                let due = time::Instant::now() + CATALOG_RETRY_DELAY;
+                (self.catalog_rests_until, self.catalog_due) = (due, Some(due));
+            }
+            None => {
+                if self.catalog_failure.is_some() {
+                    info!("{}: written again", self.run_dir.display());
+                }
+                self.catalog_rests_until = time::Instant::now() + 9 * begun.elapsed();
+            }
         }
-        self.catalog_rests_until = time::Instant::now() + 9 * begun.elapsed();
+        self.catalog_failure = failure;
     }
 
-    fn follow_interface(&mut self, event: InterfaceEvent) {
+    /// # Errors
+    /// As [`Self::ensure_pinned`].
+    fn follow_interface(&mut self, event: InterfaceEvent) -> anyhow::Result<()> {
         match event {
             InterfaceEvent::Snapshot(pods) => self.adopt_interfaces(&pods),
             InterfaceEvent::Appeared { index, name } => self.attach(index, &name),
-            InterfaceEvent::Vanished { index } => self.detach(index),
+            InterfaceEvent::Vanished { index } => {
+                self.detach(index);
+                Ok(())
+            }
         }
     }
 
     /// Those that are gone, or not a pod's any more, lose their programs.
-    fn adopt_interfaces(&mut self, pods: &BTreeMap<u32, String>) {
+    fn adopt_interfaces(&mut self, pods: &BTreeMap<u32, String>) -> anyhow::Result<()> {
         let stale: Vec<u32> =
             self.links.attached().keys().filter(|index| !pods.contains_key(index)).copied().collect();
         stale.into_iter().for_each(|index| self.detach(index));
         match self.links.sweep(&pods.keys().copied().collect()) {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => info!(indices = ?swept, "interfaces of an earlier run are gone: detached"),
-            Err(failure) => warn!("{failure}"),
+            Err(failure) => warn!("{}", with_causes(&failure)),
         }
-        pods.iter().for_each(|(&index, name)| self.attach(index, name));
+        pods.iter().try_for_each(|(&index, name)| self.attach(index, name))
     }
 
-    fn attach(&mut self, index: u32, name: &str) {
+    fn attach(&mut self, index: u32, name: &str) -> anyhow::Result<()> {
         match self.links.attach(index, name) {
             Ok(attachment) => info!(interface = name, index, ?attachment, "attached"),
             Err(LinkError::Gone { .. }) => debug!(interface = name, index, "gone before it was attached"),
-            Err(failure) => error!(interface = name, "{failure}; its pod is not served by us"),
+            Err(failure) => {
+                self.ensure_pinned()?;
+                error!(interface = name, "{}; its pod is not served by us", with_causes(&failure));
+            }
         }
+        Ok(())
+    }
+
+    /// # Errors
+    /// The pins are gone, and the programs with them: what is still in our hands, no packet will ever see.
+    fn ensure_pinned(&self) -> anyhow::Result<()> {
+        let path = self.pin_dir.path();
+        anyhow::ensure!(
+            path.exists(),
+            "{}: it was removed, and what was pinned there; ending, so that a new start makes it anew",
+            path.display()
+        );
+        Ok(())
     }
 
     fn detach(&mut self, index: u32) {
+        let name = self.links.attached().get(&index).cloned().unwrap_or_default();
         match self.links.detach(index) {
-            Ok(()) => info!(index, "detached: the interface is gone or not a pod's any more"),
-            Err(failure) => warn!(index, "{failure}"),
+            Ok(()) => info!(interface = name, index, "detached: gone, or not a pod's any more"),
+            Err(failure) => warn!(interface = name, index, "{}", with_causes(&failure)),
         }
     }
 
@@ -255,7 +315,9 @@ impl Daemon {
         })
     }
 
-    fn collected(&mut self, (mark, found): Scan) {
+    /// # Errors
+    /// As [`Self::ensure_pinned`].
+    fn collected(&mut self, (mark, found): Scan) -> anyhow::Result<()> {
         match found {
             Ok(collected) => {
                 debug!(
@@ -265,8 +327,12 @@ impl Daemon {
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
             }
-            Err(failure) => error!("{failure}; silent flows stay"),
+            Err(failure) => {
+                self.ensure_pinned()?;
+                error!("{}; silent flows stay", with_causes(&failure));
+            }
         }
+        Ok(())
     }
 }
 
@@ -292,16 +358,26 @@ async fn follow_interfaces(exclude: Vec<interfaces::Pattern>, events: mpsc::Send
     }
 }
 
-/// One daemon a pin directory: a second one would write the same maps.
-fn lock(run_dir: &Path) -> anyhow::Result<File> {
-    let path = run_dir.join("lock");
+/// One daemon a pin directory, as a second one would write the same maps; and one a run directory, for the names. The
+/// pin directory cannot hold a file to lock, but be locked itself.
+fn lock(pin_dir: &PinDir, run_dir: &Path) -> anyhow::Result<[File; 2]> {
     fs::create_dir_all(run_dir)
         .with_context(|| format!("{}: cannot be made; name another place by --run-dir", run_dir.display()))?;
-    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    let path = run_dir.join("lock");
+    let file = File::create(&path)
+        .with_context(|| format!("{}: cannot be made; name another place by --run-dir", path.display()))?;
+    let names = lock_one(file, &path, "--run-dir")?;
+    pin_dir.create()?;
+    let path = pin_dir.root();
+    let directory = File::open(path).with_context(|| path.display().to_string())?;
+    Ok([lock_one(directory, path, "--pin-dir")?, names])
+}
+
+fn lock_one(file: File, path: &Path, flag: &str) -> anyhow::Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "{}: another mcs-proxy runs on this node with the same directories; end it, or use another --pin-dir",
+            "{}: another mcs-proxy runs on this node with the same {flag}; end it, or use another --pin-dir",
             path.display()
         ),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),

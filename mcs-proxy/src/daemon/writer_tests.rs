@@ -125,6 +125,18 @@ fn a_refusal_at_any_step_leaves_the_maps_consistent_and_is_made_good() {
 }
 
 #[test]
+fn a_refusal_at_an_idle_moment_is_known_to_need_another_try() {
+    let mut writer = story();
+    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")));
+    assert_programmed(&mut writer);
+    writer.dataplane.fail_at(0);
+    writer.reclaim();
+    assert!(writer.needs_retry());
+    assert_programmed(&mut writer);
+    assert!(!writer.needs_retry());
+}
+
+#[test]
 fn what_does_not_fit_leaves_the_others_alone_and_enters_once_there_is_room() {
     let many: Vec<Object> =
         (0..9).map(|i| service(&format!("s{i}"), &format!("10.13.0.{}", i + 1))).collect();

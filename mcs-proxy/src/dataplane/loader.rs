@@ -68,7 +68,7 @@ pub enum LoadError {
     Object(#[source] aya_obj::ParseError),
     #[error("the embedded eBPF object has no {what} `{name}`: it does not belong to this binary")]
     Incomplete { what: &'static str, name: &'static str },
-    #[error("{path} is not ours: {difference}; {remedy}")]
+    #[error("{path} does not fit: {difference}; {remedy}")]
     ForeignPin { path: PathBuf, difference: String, remedy: String },
     #[error("{path}: {source}")]
     Pin { path: PathBuf, source: io::Error },

@@ -59,6 +59,12 @@ impl PinDir {
         Self { pin_dir, versioned }
     }
 
+    /// `--pin-dir`, whatever the contract's version.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.pin_dir
+    }
+
     /// With the contract's version.
     #[must_use]
     pub fn path(&self) -> &Path {

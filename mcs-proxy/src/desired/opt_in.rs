@@ -43,7 +43,7 @@ pub(super) fn unserved(service: &Service, ours: bool) -> Vec<Problem> {
         add(
             "spec.clusterIP",
             "there is none that is ours to serve: the Service is headless (by `None` or by label), an ExternalName, or \
-             without an address yet",
+             without a valid address yet",
             "give it a ClusterIP or remove the annotation or label",
         );
     }

@@ -31,6 +31,8 @@ pub struct ObjectRef {
 impl fmt::Display for ObjectRef {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kind, namespace, name } = self;
+        // Files, and objects from files, may be called anything; a log line stays a line.
+        let (namespace, name) = (namespace.escape_debug(), name.escape_debug());
         match kind {
             ObjectKind::Service | ObjectKind::EndpointSlice => write!(formatter, "{kind} {namespace}/{name}"),
             ObjectKind::File => write!(formatter, "{kind} {name}"),
@@ -100,6 +102,8 @@ mod tests {
         assert_eq!(service.to_string(), "Service default/serve: spec.ports: empty; add a port");
         let file = problem(ObjectKind::File, "serve.yaml");
         assert_eq!(file.to_string(), "File serve.yaml: spec.ports: empty; add a port");
+        let file = problem(ObjectKind::File, "a\nERROR b.yaml");
+        assert_eq!(file.to_string(), "File a\\nERROR b.yaml: spec.ports: empty; add a port");
     }
 
     #[test]

@@ -29,6 +29,18 @@ pub async fn run(
     Ok(())
 }
 
+/// Says what stands in the way of [`run`], without starting it.
+///
+/// # Errors
+/// The directory or the kubeconfig is of no use.
+pub async fn check(source: &SourceSpec, locations: &kubernetes::Locations) -> Result<(), SourceError> {
+    match source {
+        SourceSpec::Kubernetes => kubernetes::check(locations).await?,
+        SourceSpec::Directory(path) => directory::check(path).await?,
+    }
+    Ok(())
+}
+
 /// Why a source cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {

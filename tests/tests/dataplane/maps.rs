@@ -125,7 +125,7 @@ fn pins_of_another_size_or_kind_are_refused_with_the_way_out() {
     let other = MapSizes { flows: 512, ..SIZES };
     let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &options(&other)).unwrap_err().to_string();
     let expected =
-        "/flows is not ours: it has 256 entries and should have 512; start with --max-flows 256, or";
+        "/flows does not fit: it has 256 entries and should have 512; start with --max-flows 256, or";
     assert!(error.contains(expected), "{error}");
 
     let hot = place.pins.map(MapName::Hot);

@@ -138,6 +138,25 @@ async fn a_mounted_config_map_is_followed_through_its_swapped_link() {
 }
 
 #[tokio::test]
+async fn a_link_that_leads_nowhere_takes_nothing_away() {
+    let directory = TempDir::new();
+    let elsewhere = TempDir::new();
+    fs::write(elsewhere.join("serve.yaml"), manifest("10.13.0.1")).unwrap();
+    symlink(elsewhere.join("serve.yaml"), directory.join("serve.yaml")).unwrap();
+    let (mut source, services) = Source::start(&directory.0).await;
+    assert_eq!(services, 1);
+
+    fs::remove_file(elsewhere.join("serve.yaml")).unwrap();
+    fs::write(directory.join("touch.yaml"), "# a change that the watch sees\n").unwrap();
+    let Event::Problem(problem) = source.next().await else { panic!() };
+    assert!(problem.to_string().starts_with("File serve.yaml: "), "{problem}");
+
+    fs::write(elsewhere.join("serve.yaml"), manifest("10.13.0.2")).unwrap();
+    fs::remove_file(directory.join("touch.yaml")).unwrap();
+    assert_eq!(source.address().await, "10.13.0.2");
+}
+
+#[tokio::test]
 async fn a_directory_that_is_replaced_is_found_again() {
     let parent = TempDir::new();
     let directory = parent.join("manifests");

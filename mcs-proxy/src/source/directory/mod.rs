@@ -38,13 +38,11 @@ pub enum DirectoryError {
 /// # Errors
 /// The directory cannot be read or watched at the start. Later it may go away and come back: its content stays.
 pub async fn run(path: &Path, cluster_name: &str, events: mpsc::Sender<Event>) -> Result<(), DirectoryError> {
-    // Asked first only because a watch says less clearly what is amiss.
-    let unreadable = |source| DirectoryError::Unreadable { path: path.to_owned(), source };
-    tokio::fs::read_dir(path).await.map(drop).map_err(unreadable)?;
     // Watch first, then read: what changes in between is read twice rather than never.
+    check(path).await?;
     let mut watch =
         Watch::new(path).map_err(|source| DirectoryError::Unwatchable { path: path.to_owned(), source })?;
-    let files = scan(path.to_owned()).await.map_err(unreadable)?;
+    let files = scan(path.to_owned()).await.map_err(|source| unreadable(path, source))?;
     let mut content = Content::new(cluster_name);
     let mut news = content.start(files);
     loop {
@@ -64,6 +62,18 @@ pub async fn run(path: &Path, cluster_name: &str, events: mpsc::Sender<Event>) -
     }
 }
 
+/// Says whether the directory can be read, more clearly than a watch does.
+///
+/// # Errors
+/// It cannot.
+pub async fn check(path: &Path) -> Result<(), DirectoryError> {
+    tokio::fs::read_dir(path).await.map(drop).map_err(|source| unreadable(path, source))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> DirectoryError {
+    DirectoryError::Unreadable { path: path.to_owned(), source }
+}
+
 async fn scan(directory: PathBuf) -> io::Result<Files> {
     tokio::task::spawn_blocking(move || read_files(&directory)).await.map_err(io::Error::other)?
 }
@@ -77,9 +87,10 @@ fn read_files(directory: &Path) -> io::Result<Files> {
             Ok(Some(bytes)) => {
                 files.insert(name.to_owned(), Ok(bytes));
             }
-            // A directory; or gone since it was listed, which the watch tells of next.
+            // A directory.
             Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Gone since it was listed, which the watch tells of next; not so a link that leads nowhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {}
             Err(error) => {
                 files.insert(name.to_owned(), Err(error));
             }

@@ -1,3 +1,4 @@
+use crate::observe::with_causes;
 use kube::{
     Client, Config,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
@@ -32,8 +33,8 @@ impl Locations {
 /// Why the source cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
-    #[error("{origin}: {source}; mend the file or name another by --kubeconfig PATH")]
-    Kubeconfig { origin: String, source: Box<KubeconfigError> },
+    #[error("{origin}: {reason}; mend the file or name another by --kubeconfig PATH")]
+    Kubeconfig { origin: String, reason: String },
     #[error(
         "no kubeconfig (--kubeconfig, $KUBECONFIG, ~/.kube/config), and not in a cluster's pod: {0}; \
          name one by --kubeconfig PATH, or use --source directory=PATH"
@@ -65,7 +66,11 @@ async fn config(locations: &Locations) -> Result<(Config, String), KubernetesErr
         let config = Config::incluster().map_err(KubernetesError::Nowhere)?;
         return Ok((config, "in-cluster".to_owned()));
     };
-    let failed = |source| KubernetesError::Kubeconfig { origin: origin.clone(), source: Box::new(source) };
+    let failed = |error: KubeconfigError| {
+        // The first line: where YAML is broken, more of them quote the file, and what is broken may be a secret.
+        let reason = with_causes(&error).lines().next().unwrap_or_default().to_owned();
+        KubernetesError::Kubeconfig { origin: origin.clone(), reason }
+    };
     let merge = |all: Kubeconfig, path: &PathBuf| all.merge(Kubeconfig::read_from(path)?);
     let kubeconfig = paths.iter().try_fold(Kubeconfig::default(), merge).map_err(failed)?;
     let options = KubeConfigOptions::default();

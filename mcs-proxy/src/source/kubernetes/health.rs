@@ -1,6 +1,6 @@
-use crate::model::ObjectKind;
+use crate::{model::ObjectKind, observe::with_causes};
 use kube::runtime::watcher;
-use std::{error::Error, future, time::Duration};
+use std::{future, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -110,20 +110,6 @@ fn advice(error: &watcher::Error) -> &'static str {
             "see whether it is up and can be reached from here, and whether address and certificates are right"
         }
     }
-}
-
-/// The error with those that caused it, unless it names them itself.
-pub(super) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -185,7 +185,7 @@ async fn an_api_server_that_is_not_there_is_no_start_error_and_the_cause_is_told
         let (client, server) = connect::client(&locations).await.unwrap();
         assert_eq!(server, format!("{scheme}://{address}/ (--kubeconfig {})", path.display()));
         let error = Api::<Service>::all(client).list(&Default::default()).await.unwrap_err();
-        let said = health::with_causes(&watcher::Error::InitialListFailed(error));
+        let said = crate::observe::with_causes(&watcher::Error::InitialListFailed(error));
         assert!(said.contains("Connection refused"), "{said}");
         fs::remove_file(path).unwrap();
     }
@@ -194,7 +194,7 @@ async fn an_api_server_that_is_not_there_is_no_start_error_and_the_cause_is_told
 #[tokio::test]
 async fn a_kubeconfig_that_is_of_no_use_is_an_error_that_names_it() {
     let broken = kubeconfig("broken", "http://x");
-    fs::write(&broken, "clusters: [").unwrap();
+    fs::write(&broken, "users:\n- {name: a, user: {token: topsecret}\nclusters: [").unwrap();
     let empty = kubeconfig("empty", "http://x");
     fs::write(&empty, "{}").unwrap();
     let bad_url = kubeconfig("url", "http://[::");
@@ -216,6 +216,7 @@ async fn a_kubeconfig_that_is_of_no_use_is_an_error_that_names_it() {
             let error = run(&locations, "member2", sender).await.unwrap_err().to_string();
             assert!(error.starts_with(&said), "{error}");
             assert!(error.contains("--kubeconfig PATH"), "{error}");
+            assert!(!error.contains('\n') && !error.contains("topsecret"), "{error}");
         }
     }
     [broken, empty, bad_url].iter().for_each(|path| fs::remove_file(path).unwrap());

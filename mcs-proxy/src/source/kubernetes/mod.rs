@@ -50,6 +50,14 @@ pub async fn run(
     Ok(())
 }
 
+/// Says whether there is a usable configuration. Does not connect.
+///
+/// # Errors
+/// As [`run`].
+pub async fn check(locations: &Locations) -> Result<(), KubernetesError> {
+    connect::client(locations).await.map(drop)
+}
+
 #[cfg(test)]
 #[path = "kubernetes_tests.rs"]
 mod tests;
