@@ -14,6 +14,9 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_secs(90);
 const TOKEN: &str = "harness";
+/// Of the service account that `deploy/base` makes.
+const DAEMON_TOKEN: &str = "daemon";
+const DAEMON: &str = "system:serviceaccount:mcs-proxy:mcs-proxy";
 const PORT: u16 = 6443;
 
 /// The processes of a control plane. There is no kubelet: nodes and pods are entered by hand.
@@ -36,7 +39,10 @@ impl ApiServer {
     pub fn start(world: &World, service_range: &str) -> Result<Self> {
         let folder = world.folder("api")?;
         let namespace = world.fabric().clone();
-        fs::write(folder.join("tokens.csv"), format!("{TOKEN},admin,1,system:masters\n"))?;
+        fs::write(
+            folder.join("tokens.csv"),
+            format!("{TOKEN},admin,1,system:masters\n{DAEMON_TOKEN},{DAEMON},2\n"),
+        )?;
         let key = folder.join("sa.key");
         run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
         run(Command::new("openssl")
@@ -69,7 +75,8 @@ impl ApiServer {
             folder,
             service_range: service_range.to_owned(),
         };
-        fs::write(api.kubeconfig(), kubeconfig())?;
+        fs::write(api.kubeconfig(), kubeconfig(TOKEN))?;
+        fs::write(api.daemon_kubeconfig(), kubeconfig(DAEMON_TOKEN))?;
         api.start_server()?;
         let kubeconfig = api.kubeconfig().display().to_string();
         api.controllers = Some(api.namespace.spawn(
@@ -138,7 +145,32 @@ impl ApiServer {
         Ok(())
     }
 
-    /// For a client on any node.
+    /// For a daemon on any node: it may what [`grant`](Self::grant) has granted.
+    pub fn daemon_kubeconfig(&self) -> PathBuf {
+        self.folder.join("daemon-kubeconfig")
+    }
+
+    /// Grants the daemon what `deploy/base` grants it.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub fn grant(&self) -> Result<()> {
+        const RBAC: &str = include_str!("../../deploy/base/rbac.yaml");
+        let group = "/apis/rbac.authorization.k8s.io/v1";
+        for manifest in RBAC.split("\n---\n") {
+            let kind = manifest.lines().find_map(|line| line.strip_prefix("kind: ")).context("no kind")?;
+            match kind {
+                // The harness's token says whose it is.
+                "ServiceAccount" => {}
+                "ClusterRole" => self.create(&format!("{group}/clusterroles"), manifest)?,
+                "ClusterRoleBinding" => self.create(&format!("{group}/clusterrolebindings"), manifest)?,
+                other => bail!("deploy/base/rbac.yaml: what to do with a {other}?"),
+            }
+        }
+        Ok(())
+    }
+
+    /// For an administrator on any node.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }
@@ -197,7 +229,7 @@ impl ApiServer {
     }
 }
 
-fn kubeconfig() -> String {
+fn kubeconfig(token: &str) -> String {
     format!(
         r#"apiVersion: v1
 kind: Config
@@ -206,7 +238,7 @@ clusters:
   cluster: {{server: "https://{FABRIC}:{PORT}", insecure-skip-tls-verify: true}}
 users:
 - name: admin
-  user: {{token: {TOKEN}}}
+  user: {{token: {token}}}
 contexts:
 - name: harness
   context: {{cluster: harness, user: admin}}

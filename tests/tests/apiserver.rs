@@ -82,7 +82,8 @@ fn a_real_api_server_steers_the_packets() -> Result<()> {
     api.create(SERVICES, &service.annotated("enabled", "true").yaml())?;
     enter_node_and_pod(&api)?;
 
-    let kubeconfig = api.kubeconfig().display().to_string();
+    api.grant()?;
+    let kubeconfig = api.daemon_kubeconfig().display().to_string();
     let mut daemon = Daemon::start_with(&member2, &["--source", "kubernetes", "--kubeconfig", &kubeconfig])?;
     wait(&mut daemon, 2)?;
     let shares = split(&client, 29)?;
