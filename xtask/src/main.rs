@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything one does with this repository.
 
+mod bench;
 mod demo;
 mod deny;
 mod ebpf;
@@ -41,6 +42,9 @@ enum Task {
         /// Parts of names
         names: Vec<String>,
     },
+    /// Measure; as root
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,
 }
@@ -82,6 +86,11 @@ fn run(task: &Task) -> Result<()> {
             require_root("the test harness")?;
             setup::run(&workspace, Purpose::Test)?;
             test::run(&workspace, names)
+        }
+        Task::Bench(bench) => {
+            require_root("the benchmark")?;
+            setup::run(&workspace, Purpose::Demo)?;
+            bench::run(&workspace, *bench)
         }
         Task::Deny => {
             setup::run(&workspace, Purpose::Deny)?;
