@@ -1,8 +1,8 @@
 //! What a run leaves on the machine, and how it goes away: normally when its owner is dropped, a panic included;
 //! else on Ctrl-C; else, after a SIGKILL, when the next run starts.
 //!
-//! Every run has a name, `mcsp-<pid>`. It begins the names of the run's network namespaces and pin directories and is
-//! the name of its folder in `/run`. A run whose process is gone is dead, unless it was kept on purpose.
+//! Every run has a name, `mcsp-<pid>`. It begins the names of the run's network namespaces and pin directories, and of its
+//! folders in `/run`. A run whose process is gone is dead, unless it was kept on purpose.
 
 use crate::sys;
 use anyhow::{Context, Result};
@@ -202,7 +202,6 @@ pub(crate) fn remove_world(world: &str, folder: &Path) {
 
 fn remove_traces(run: &str) {
     remove(|name| run_of(name).as_deref() == Some(run));
-    drop(fs::remove_dir_all(Path::new(RUNS).join(run)));
 }
 
 /// Removes pins, the daemons' run directories and namespaces by name.

@@ -60,13 +60,23 @@ impl Daemon {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with(node: &Node, arguments: &[&str]) -> Result<Self> {
+        let mut daemon = Self::start_without_sync(node, arguments)?;
+        daemon.wait_for_log("synced")?;
+        Ok(daemon)
+    }
+
+    /// As [`start_with`](Self::start_with), without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_without_sync(node: &Node, arguments: &[&str]) -> Result<Self> {
         mount_bpffs()?;
         let pin_dir = Path::new(BPFFS).join(node.namespace.name());
         let own = ["run", "--cluster-name", &node.cluster, "--pin-dir", &pin_dir.display().to_string()];
         let mut command: Vec<String> = own.map(str::to_owned).to_vec();
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
         let mut daemon = Self { process: None, log: PathBuf::new(), pin_dir, command, node: node.clone() };
-        daemon.launch()?;
+        daemon.spawn()?;
         Ok(daemon)
     }
 
@@ -75,6 +85,11 @@ impl Daemon {
     /// # Errors
     /// It does not get there; the error has its log.
     pub fn launch(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_for_log("synced")
+    }
+
+    fn spawn(&mut self) -> Result<()> {
         self.process = None;
         let arguments: Vec<_> = self.command.iter().map(String::as_str).collect();
         let namespace = &self.node.namespace;
@@ -82,7 +97,15 @@ impl Daemon {
         let process = namespace.spawn(&name, &programs::mcs_proxy()?, &arguments)?;
         process.log().clone_into(&mut self.log);
         self.process = Some(process);
-        self.wait_for_log("synced")
+        Ok(())
+    }
+
+    /// Whether the program runs.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_running(&mut self) -> Result<bool> {
+        self.process.as_mut().map_or(Ok(false), Process::is_running)
     }
 
     /// Ends the program: at once, as a crash does. Its maps and programs stay.
@@ -129,6 +152,17 @@ impl Daemon {
         self.wait(&what, |daemon| Ok(daemon.log().lines().any(|line| line.contains(words))))
     }
 
+    /// Waits until its log has a warning, or an error, with these words.
+    ///
+    /// # Errors
+    /// As [`wait_for_log`](Self::wait_for_log).
+    pub fn wait_for_warning(&mut self, words: &str) -> Result<()> {
+        let grave = |line: &str| line.contains(" WARN ") || line.contains(" ERROR ");
+        self.wait(&format!("warning with `{words}`"), |daemon| {
+            Ok(daemon.log().lines().any(|line| grave(line) && line.contains(words)))
+        })
+    }
+
     /// Waits until the maps are as wanted.
     ///
     /// # Errors
@@ -143,7 +177,7 @@ impl Daemon {
         loop {
             cleanup::stop_if_interrupted();
             // Whether it runs is asked first: what it logged before it ended then counts.
-            let running = self.process.as_mut().map_or(Ok(false), Process::is_running)?;
+            let running = self.is_running()?;
             if done(self)? {
                 return Ok(());
             }

@@ -7,6 +7,7 @@ mod run;
 mod setup;
 mod test;
 
+use crate::run::require_root;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use setup::{Beside, Purpose};
@@ -71,12 +72,14 @@ fn run(task: &Task) -> Result<()> {
             ebpf::run(&workspace, *deny_warnings)
         }
         Task::Demo(options) => {
+            require_root("the demo")?;
             if options.needs_tools() {
                 setup::run(&workspace, Purpose::Demo)?;
             }
             demo::run(&workspace, *options)
         }
         Task::Test { names } => {
+            require_root("the test harness")?;
             setup::run(&workspace, Purpose::Test)?;
             test::run(&workspace, names)
         }

@@ -6,6 +6,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::{IsTerminal, Write, stderr},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
@@ -35,6 +36,20 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     // cargo points it at its own libraries, which are not for other compilers.
     command.env_remove("LD_LIBRARY_PATH");
     command
+}
+
+/// # Errors
+/// We are not root, which network namespaces and eBPF programs take.
+pub(crate) fn require_root(task: &str) -> Result<()> {
+    if !is_root() {
+        bail!("{task} makes network namespaces and loads eBPF programs: run it as root");
+    }
+    Ok(())
+}
+
+/// The owner of our own process, without a call into libc.
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// Builds programs of the workspace. They come to lie beside our own executable.

@@ -147,15 +147,23 @@ fn what_is_not_opted_in_arrives_byte_by_byte_as_without_us() -> Result<()> {
     Ok(())
 }
 
-/// A program of someone else's behind ours on the hook sees every packet: ours that we have translated, and the rest.
+/// Someone else's filter behind ours on the hook, a mirror, sees every packet: what we have translated, and the rest.
 #[test]
 fn other_programs_on_the_hook_still_run() -> Result<()> {
     let stage = Stage::new()?;
     let node = &stage.node.namespace;
     let interface = &stage.client.host_interface;
+    node.ip("link add mirror type veth peer name nobody")?;
+    node.ip("link set mirror up")?;
     tc(node, &format!("qdisc add dev {interface} clsact"))?;
     for direction in ["ingress", "egress"] {
-        tc(node, &format!("filter add dev {interface} {direction} protocol ip matchall action pass"))?;
+        tc(
+            node,
+            &format!(
+                "filter add dev {interface} {direction} protocol ip u32 match u32 0 0 \
+                 action mirred egress mirror dev mirror"
+            ),
+        )?;
     }
     client::http(&stage.client.namespace, v4()?, 3)?;
     client::http(&stage.client.namespace, format!("{}:8080", PODS[1]).parse()?, 3)?;

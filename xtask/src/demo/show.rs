@@ -7,6 +7,8 @@ use std::{
     net::IpAddr,
 };
 
+/// How much of a command's output is shown.
+const LINES: usize = 10;
 /// The longest bar of a tally.
 const WIDTH: u32 = 40;
 
@@ -35,8 +37,12 @@ impl Show {
     /// What a command prints, under the command.
     pub(crate) fn command(&self, command: &str, output: &str) {
         self.line(format!("\n  $ {command}"));
-        for line in output.lines() {
+        for line in output.lines().take(LINES) {
             self.line(format!("  {line}"));
+        }
+        let more = output.lines().count().saturating_sub(LINES);
+        if more > 0 {
+            self.line(format!("  … and {more} more"));
         }
     }
 

@@ -1,12 +1,12 @@
 //! What Debian's packages provide.
 
-use super::{Purpose, log, programs};
+use super::{Purpose, go, kube, log, programs};
 use crate::{
-    ebpf::Compiler,
-    run::{Beside, command, logged, say, which},
+    ebpf::{Compiler, linker},
+    run::{Beside, command, is_root, logged, say, which},
 };
 use anyhow::{Result, bail};
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 /// Compiles for BPF without a nightly: a current stable compiler, and `core` for the target.
 const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -23,6 +23,9 @@ const LINKER: [&str; 8] = [
     "zlib1g-dev",
 ];
 
+/// Too old to build Kubernetes, but it fetches one that is not.
+const GO: &str = "golang-go";
+
 /// Programs that the demo and the tests call, with their packages.
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
 const TEST: [(&str, &str); 1] = [("openssl", "openssl")];
@@ -37,6 +40,9 @@ pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static 
         if !programs::has_bpf_linker(workspace) {
             packages.extend(missing_for_linker());
         }
+    }
+    if purpose == Purpose::Test && kube::is_missing(workspace) && go::any().is_none() {
+        packages.insert(GO);
     }
     let called: &[&[(&str, &str)]] = match purpose {
         Purpose::Build | Purpose::Deny => &[],
@@ -79,6 +85,12 @@ pub(crate) fn ensure(workspace: &Path, packages: &BTreeSet<&'static str>) -> Res
             );
             say("  rustup toolchain install nightly --component rust-src\n");
         }
+        if LINKER.iter().any(|package| packages.contains(package)) {
+            say(
+                "The libraries are for building bpf-linker. One of your own will do too; put it, or a link to it, at\n",
+            );
+            say(format!("  {}\n", linker(workspace).display()));
+        }
         say("Then run the same command again.");
         bail!("tools are missing");
     }
@@ -107,6 +119,9 @@ fn why(packages: &BTreeSet<&'static str>) -> String {
     if LINKER.iter().any(|package| packages.contains(package)) {
         reasons.push("bpf-linker is built with them");
     }
+    if packages.contains(GO) {
+        reasons.push("the tests' API server is built with Go");
+    }
     if DEMO.iter().chain(&TEST).any(|(_, package)| packages.contains(package)) {
         reasons.push("the demo and the tests call them");
     }
@@ -115,15 +130,13 @@ fn why(packages: &BTreeSet<&'static str>) -> String {
 
 /// Why packages may not be installed here, if so.
 fn may_not_install() -> Option<&'static str> {
-    // Owner of our own process: root or not, without a call into libc.
-    let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let has = |line: &str| release.lines().any(|other| other.replace('"', "") == line);
     if !has("ID=debian") || !has("VERSION_ID=12") {
         Some("this is not Debian 12")
     } else if which("apt-get").is_none() {
         Some("there is no apt-get")
-    } else if !root {
+    } else if !is_root() {
         Some("you are not root")
     } else {
         None

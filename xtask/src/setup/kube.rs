@@ -1,8 +1,8 @@
 //! A real API server: etcd, kube-apiserver, kube-controller-manager and kube-proxy in one program, built from Go
 //! modules (`tests/kubeparts`) into `target/tools/kube`.
 
-use super::{log, tools};
-use crate::run::{Beside, command, logged, say, which};
+use super::{go, log, tools};
+use crate::run::{Beside, command, logged};
 use anyhow::{Context, Result, bail};
 use std::{
     env,
@@ -12,6 +12,9 @@ use std::{
 };
 
 const KUBERNETES: &str = "v1.37.2";
+const SOURCES: &str = "tests/kubeparts";
+/// What they were built from, beside them.
+const STAMP: &str = "built-from";
 const PARTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy"];
 /// The least that a folder of someone else's must have.
 const NEEDED: [&str; 3] = ["etcd", "kube-apiserver", "kube-controller-manager"];
@@ -49,33 +52,36 @@ pub(crate) fn ensure(workspace: &Path, beside: Beside) -> Result<()> {
     }
 }
 
+/// Whether they are still to be built.
+pub(crate) fn is_missing(workspace: &Path) -> bool {
+    match assets(workspace) {
+        Assets::Given(_) => false,
+        Assets::Ours(folder) => !sources(workspace).is_ok_and(|sources| is_built(&folder, &sources)),
+    }
+}
+
+fn is_built(folder: &Path, sources: &str) -> bool {
+    fs::read_to_string(folder.join(STAMP)).is_ok_and(|built| built == sources)
+}
+
+/// Asking go whether anything changed takes seconds; comparing the sources with what was built takes none.
+fn sources(workspace: &Path) -> Result<String> {
+    ["go.mod", "go.sum", "main.go"]
+        .map(|name| workspace.join(SOURCES).join(name))
+        .iter()
+        .map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()))
+        .collect()
+}
+
 fn build(workspace: &Path, folder: &Path, beside: Beside) -> Result<()> {
-    let source = workspace.join("tests/kubeparts");
-    // Asking go whether anything changed takes seconds; comparing the sources with what was built takes none.
-    let sources = ["go.mod", "go.sum", "main.go"]
-        .map(|name| {
-            fs::read_to_string(source.join(name)).with_context(|| source.join(name).display().to_string())
-        })
-        .into_iter()
-        .collect::<Result<String>>()?;
+    let sources = sources(workspace)?;
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let lock = File::create(folder.join(".lock"))?;
     lock.lock()?;
-    let stamp = folder.join("built-from");
-    if fs::read_to_string(&stamp).is_ok_and(|built| built == sources) {
+    if is_built(folder, &sources) {
         return Ok(());
     }
-
-    let Some(go) =
-        which("go").or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.exists()))
-    else {
-        say(
-            "The tests run against a real API server, which is built from Go modules. Either install Go 1.26 or",
-        );
-        say("later (Debian 12's own is too old to build it), or point KUBEBUILDER_ASSETS at a folder with");
-        say(format!("{}, and run the same command again.", NEEDED.join(", ")));
-        bail!("Go is missing");
-    };
+    let go = go::ensure(workspace, beside)?;
     let version = "k8s.io/component-base/version";
     let flags = format!(
         "-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor=37",
@@ -84,7 +90,8 @@ fn build(workspace: &Path, folder: &Path, beside: Beside) -> Result<()> {
         format!("Building etcd and Kubernetes {KUBERNETES} for the tests (about 8 minutes, the first time)");
     let mut build = command(go);
     build
-        .current_dir(&source)
+        .current_dir(workspace.join(SOURCES))
+        .env("GOTOOLCHAIN", "local")
         .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
         .arg(folder.join("kubeparts"))
         .arg(".");
@@ -96,5 +103,6 @@ fn build(workspace: &Path, folder: &Path, beside: Beside) -> Result<()> {
             symlink("kubeparts", &link).with_context(|| link.display().to_string())?;
         }
     }
+    let stamp = folder.join(STAMP);
     fs::write(&stamp, sources).with_context(|| stamp.display().to_string())
 }

@@ -3,6 +3,7 @@
 //! What Debian has comes from Debian; the rest is built from the package registries' sources into `target/tools`.
 
 mod debian;
+mod go;
 mod kube;
 mod programs;
 
@@ -47,7 +48,8 @@ pub(crate) fn run(workspace: &Path, purpose: Purpose) -> Result<()> {
     let folder = tools(workspace);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     // Two tasks at once: one installs, the other waits and finds everything there.
-    let lock = File::create(folder.join(".lock"))?;
+    let lock = folder.join(".lock");
+    let lock = File::create(&lock).with_context(|| lock.display().to_string())?;
     if lock.try_lock().is_err() {
         say("waiting for another `cargo xtask` to finish its set-up");
         lock.lock()?;
