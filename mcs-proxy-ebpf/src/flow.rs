@@ -1,16 +1,21 @@
-//! The memory of flows: a pair of entries each, inserted together or not at all.
+//! The memory of flows on the way from the pod: a pair of entries each, inserted together or not at all.
+//!
+//! A flow begins in the transient pair, whose oldest entries give way to new ones. What the client confirms is
+//! promoted (see [`life`](crate::life)) to the established pair, from which nothing but its end takes it.
 
 use crate::{
+    life,
     lookup::Choice,
-    maps::{self, Insert},
-    packet::{Packet, TCP_FIN, TCP_RST},
+    maps::{self, Insert, Tier},
+    packet::{Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
 };
 use aya_ebpf::helpers::generated::bpf_jiffies64;
+use core::intrinsics::{AtomicOrdering, atomic_or};
 use mcs_proxy_ebpf::abi::{Address, Flow, FlowState, Port, Protocol, Reply, TICK_SHIFT, Tuple, Verdict};
 
-/// How many ticks an entry may lag behind: a second at 250 Hz. Renewing it with every packet would make CPUs
-/// contend for its cache line.
-const RENEW_TICKS: u32 = 4;
+/// A UDP flow that had traffic both ways is confirmed after this many seconds, as netfilter makes it a stream
+/// (`nf_conntrack_udp_packet`: "assured" after 2 s).
+const UDP_CONFIRMED_SECONDS: u32 = 2;
 
 /// Now, in ticks.
 #[inline(always)]
@@ -27,6 +32,7 @@ pub(crate) struct Known {
     pub(crate) port: Port,
     pub(crate) service: u32,
     pub(crate) backend_id: u32,
+    interface: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,12 +51,24 @@ const UNKNOWN: Known = Known {
     port: Port::from_raw(0),
     service: 0,
     backend_id: 0,
+    interface: 0,
 };
 
-/// Looks the packet's flow up and notes that it was seen.
+/// Looks the packet's flow up and notes what it says about the flow.
 #[inline(always)]
 pub(crate) fn find(key: &Tuple, packet: &Packet, interface: u32) -> Known {
-    let Some(pointer) = maps::flow(key) else { return UNKNOWN };
+    if let Some(pointer) = maps::flow(Tier::Established, key) {
+        return follow(Tier::Established, key, pointer, packet, interface);
+    }
+    // A promotion inserts above and leaves what is here, so that no packet falls in between.
+    match maps::flow(Tier::Transient, key) {
+        Some(pointer) => follow(Tier::Transient, key, pointer, packet, interface),
+        None => UNKNOWN,
+    }
+}
+
+#[inline(always)]
+fn follow(tier: Tier, key: &Tuple, pointer: *mut Flow, packet: &Packet, interface: u32) -> Known {
     // SAFETY: the entry is memory of the map until this program ends. Other CPUs may write to it: every field is
     // read once, and the check of the repeated key below shows whether it is still the entry that was looked up.
     let flow = unsafe { &mut *pointer };
@@ -60,13 +78,13 @@ pub(crate) fn find(key: &Tuple, packet: &Packet, interface: u32) -> Known {
         port: flow.backend_port,
         service: flow.service,
         backend_id: flow.backend_id,
+        interface: flow.interface,
     };
-    let generation = flow.generation;
-    let (isn, owner) = (flow.isn, flow.interface);
+    let (generation, isn, state) = (flow.generation, flow.isn, flow.state);
     if flow.vip != packet.destination || flow.client_port != packet.source_port {
         return UNKNOWN;
     }
-    let outdated = owner != interface
+    let outdated = known.interface != interface
         || match packet.protocol {
             // A SYN with another sequence number is a new connection, whatever the old one's state; with the same
             // one it is a retransmit and must not be counted twice.
@@ -78,14 +96,71 @@ pub(crate) fn find(key: &Tuple, packet: &Packet, interface: u32) -> Known {
         known.status = Status::Outdated;
         return known;
     }
-    if packet.tcp_flags & (TCP_FIN | TCP_RST) != 0 {
-        flow.state = FlowState::Closing as u8;
-    }
     let now = ticks();
-    if now.wrapping_sub(flow.last_seen) >= RENEW_TICKS {
+    let late = now.wrapping_sub(flow.last_seen) >= maps::ticks_per_second();
+    if late {
         flow.last_seen = now;
     }
+    match tier {
+        Tier::Established => {
+            let end = end_of(packet, FlowState::CLIENT_FIN);
+            if end != FlowState::NEW {
+                if add_state(pointer, end).is_closed() {
+                    life::demote(key, pointer);
+                }
+            } else if late {
+                life::restore_reply(tier, key, pointer);
+            }
+        }
+        Tier::Transient => {
+            let end = end_of(packet, FlowState::CLIENT_FIN);
+            if end != FlowState::NEW {
+                add_state(pointer, end);
+            } else if is_confirmation(packet, state, isn, now) && life::promote(key, pointer) {
+                return known;
+            }
+            // The kernel evicts one half of a pair without the other.
+            life::restore_reply(tier, key, pointer);
+        }
+    }
     known
+}
+
+/// Whether the packet confirms what the backend has answered.
+#[inline(always)]
+fn is_confirmation(packet: &Packet, state: FlowState, opened: u32, now: u32) -> bool {
+    if !state.has(FlowState::ANSWERED) || state.is_closed() {
+        return false;
+    }
+    match packet.protocol {
+        Protocol::Tcp => packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_ACK,
+        Protocol::Udp | Protocol::Sctp => {
+            now.wrapping_sub(opened) >= UDP_CONFIRMED_SECONDS * maps::ticks_per_second()
+        }
+    }
+}
+
+/// What the packet says about the end of its connection; `fin` is the bit of the side that sent it.
+#[inline(always)]
+pub(crate) fn end_of(packet: &Packet, fin: FlowState) -> FlowState {
+    if packet.tcp_flags & TCP_RST != 0 {
+        FlowState::RESET
+    } else if packet.tcp_flags & TCP_FIN != 0 {
+        fin
+    } else {
+        FlowState::NEW
+    }
+}
+
+/// Adds bits to a flow's state and returns the new state. Atomic: the other direction may do the same.
+#[inline(always)]
+pub(crate) fn add_state(pointer: *mut Flow, bits: FlowState) -> FlowState {
+    // SAFETY: within the entry, whose layout the contract asserts; only the state's byte changes.
+    let before = unsafe {
+        let word = (&raw mut (*pointer).client_port).cast::<u32>();
+        atomic_or::<u32, u32, { AtomicOrdering::SeqCst }>(word, u32::from(bits.bits()) << 24)
+    };
+    FlowState::from_bits((before >> 24) as u8).with(bits)
 }
 
 /// Remembers a new flow, both ways.
@@ -100,27 +175,9 @@ pub(crate) fn open(
     known: &Known,
 ) -> Result<(), Verdict> {
     if known.status == Status::Outdated {
-        maps::remove_reply(&reply_key(packet, &known.address, known.port));
+        life::forget(key, &known.address, known.port, known.interface);
     }
     let last_seen = ticks();
-    let reply_key = reply_key(packet, &choice.address, choice.port);
-    let reply = Reply {
-        vip: packet.destination,
-        backend: choice.address,
-        vip_port: packet.destination_port,
-        backend_port: choice.port,
-        client_port: packet.source_port,
-        protocol: packet.protocol.number(),
-        state: FlowState::New as u8,
-        backend_id: choice.backend_id,
-        service: choice.service,
-        interface,
-        last_seen,
-    };
-    let locked = match maps::insert_reply(&reply_key, &reply, Insert::New) {
-        Ok(()) => Ok(()),
-        Err(_) => take_over(&reply_key, &reply),
-    };
     let flow = Flow {
         backend: choice.address,
         vip: packet.destination,
@@ -128,122 +185,52 @@ pub(crate) fn open(
         vip_port: packet.destination_port,
         client_port: packet.source_port,
         protocol: packet.protocol.number(),
-        state: FlowState::New as u8,
+        state: FlowState::NEW,
         backend_id: choice.backend_id,
         generation: choice.generation,
         interface,
-        isn: packet.sequence,
+        isn: match packet.protocol {
+            Protocol::Tcp => packet.sequence,
+            Protocol::Udp | Protocol::Sctp => last_seen,
+        },
         service: choice.service,
         last_seen,
     };
-    if let Err(verdict) = locked {
-        // The old flow's reply is gone: it must not outlive it.
-        if known.status == Status::Outdated {
-            maps::remove_flow(key);
-        }
-        return Err(verdict);
+    let reply_key = Tuple::new(key.client, key.client_port, flow.backend, flow.backend_port, key.protocol);
+    let reply = life::reply_of(&flow);
+    if let Some(pointer) = maps::reply(Tier::Established, &reply_key) {
+        make_way(Tier::Established, &reply_key, pointer, &reply)?;
     }
-    if maps::insert_flow(key, &flow, Insert::Overwrite).is_err() {
-        maps::remove_reply(&reply_key);
+    if maps::insert_reply(Tier::Transient, &reply_key, &reply, Insert::New).is_err() {
+        let Some(pointer) = maps::reply(Tier::Transient, &reply_key) else { return Err(Verdict::FlowsFull) };
+        make_way(Tier::Transient, &reply_key, pointer, &reply)?;
+        maps::insert_reply(Tier::Transient, &reply_key, &reply, Insert::Overwrite)
+            .map_err(|_| Verdict::FlowsFull)?;
+    }
+    if maps::insert_flow(Tier::Transient, key, &flow, Insert::Overwrite).is_err() {
+        maps::remove_reply(Tier::Transient, &reply_key);
         return Err(Verdict::FlowsFull);
     }
     Ok(())
 }
 
-/// The reply could not be inserted. If an entry is in the way that a pod left behind, it may be overwritten: one of
-/// the same conversation, whose other half was lost, or one that is closing.
+/// Another flow has this tuple on the wire. If that is over, or this is the same conversation's other half, it goes.
 #[inline(always)]
-fn take_over(key: &Tuple, reply: &Reply) -> Result<(), Verdict> {
-    let Some(pointer) = maps::reply(key) else { return Err(Verdict::FlowsFull) };
-    // SAFETY: as in `find`.
+fn make_way(tier: Tier, key: &Tuple, pointer: *mut Reply, reply: &Reply) -> Result<(), Verdict> {
+    // SAFETY: as in `follow`.
     let old = unsafe { &*pointer };
-    let other = Tuple::new(key.client, key.client_port, old.vip, old.vip_port, key.protocol);
-    if old.vip != reply.vip || old.vip_port != reply.vip_port {
-        let open = match maps::flow(&other) {
-            Some(flow) => {
-                // SAFETY: as in `find`.
-                let state = unsafe { (*flow).state };
-                state != FlowState::Closing as u8
-            }
-            None => false,
-        };
-        if open {
+    let (vip, vip_port, interface) = (old.vip, old.vip_port, old.interface);
+    let other = Tuple::new(key.client, key.client_port, vip, vip_port, key.protocol);
+    let same = vip == reply.vip && vip_port == reply.vip_port;
+    if !same && let Some(flow) = maps::flow(tier, &other) {
+        // SAFETY: as in `follow`.
+        let (state, backend, port) = unsafe { ((*flow).state, (*flow).backend, (*flow).backend_port) };
+        if !state.is_closed() && backend == key.peer && port == key.peer_port {
             return Err(Verdict::TupleTaken);
         }
-        maps::remove_flow(&other);
     }
-    maps::insert_reply(key, reply, Insert::Overwrite).map_err(|_| Verdict::FlowsFull)
-}
-
-/// What a packet to a pod is translated to.
-pub(crate) struct Origin {
-    pub(crate) vip: Address,
-    pub(crate) port: Port,
-    pub(crate) service: u32,
-    pub(crate) backend_id: u32,
-    /// Nothing had come back on this flow before.
-    pub(crate) first: bool,
-}
-
-/// Looks up which flow the packet answers, and notes that it did.
-#[inline(always)]
-pub(crate) fn find_reply(packet: &Packet, interface: u32) -> Result<Origin, Verdict> {
-    let key = Tuple::new(
-        packet.destination,
-        packet.destination_port,
-        packet.source,
-        packet.source_port,
-        packet.protocol.number(),
-    );
-    let pointer = maps::reply(&key).ok_or(Verdict::NoFlow)?;
-    // SAFETY: as in `find`.
-    let reply = unsafe { &mut *pointer };
-    let origin = Origin {
-        vip: reply.vip,
-        port: reply.vip_port,
-        service: reply.service,
-        backend_id: reply.backend_id,
-        first: reply.state == FlowState::New as u8,
-    };
-    let owner = reply.interface;
-    if reply.backend != packet.source || reply.client_port != packet.destination_port {
-        return Err(Verdict::NoFlow);
+    if !same {
+        life::forget(&other, &key.peer, key.peer_port, interface);
     }
-    if owner != interface {
-        return Err(Verdict::OtherInterface);
-    }
-    let now = ticks();
-    let closing = packet.tcp_flags & (TCP_FIN | TCP_RST) != 0;
-    if origin.first || closing || now.wrapping_sub(reply.last_seen) >= RENEW_TICKS {
-        reply.state = FlowState::Established as u8;
-        reply.last_seen = now;
-        note_reply(packet, &origin, closing, now);
-    }
-    Ok(origin)
-}
-
-/// The flow holds the state for both directions: a reply that changes it says so there.
-#[inline(always)]
-fn note_reply(packet: &Packet, origin: &Origin, closing: bool, now: u32) {
-    let key = Tuple::new(
-        packet.destination,
-        packet.destination_port,
-        origin.vip,
-        origin.port,
-        packet.protocol.number(),
-    );
-    let Some(pointer) = maps::flow(&key) else { return };
-    // SAFETY: as in `find`.
-    let flow = unsafe { &mut *pointer };
-    if closing {
-        flow.state = FlowState::Closing as u8;
-    } else if flow.state == FlowState::New as u8 {
-        flow.state = FlowState::Established as u8;
-    }
-    flow.last_seen = now;
-}
-
-#[inline(always)]
-fn reply_key(packet: &Packet, backend: &Address, port: Port) -> Tuple {
-    Tuple::new(packet.source, packet.source_port, *backend, port, packet.protocol.number())
+    Ok(())
 }

@@ -6,9 +6,11 @@
 #![expect(internal_features, reason = "atomic_xadd is the only way to a fetching add on this target")]
 
 mod flow;
+mod life;
 mod lookup;
 mod maps;
 mod packet;
+mod reply;
 mod rewrite;
 mod tcx;
 mod verdict;

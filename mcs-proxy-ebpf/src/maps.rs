@@ -2,18 +2,35 @@
 //! lookup means. Sizes are those of the contract's defaults; the loader overrides them.
 
 use aya_ebpf::{
+    Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use core::ptr;
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    ptr,
+};
 use mcs_proxy_ebpf::abi::{
     Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Flow, Fragment,
-    FragmentKey, FrontendWord, HOT_WORDS, MapSizes, Reply, ServiceCounters, ServiceKey, Tuple, VERDICTS,
-    Verdict, hot_bit,
+    FragmentKey, FrontendWord, HOT_WORDS, MapSizes, Reply, SHARES, ServiceCounters, ServiceKey, Tuple,
+    VERDICTS, Verdict, hot_bit,
 };
 
 const SIZES: MapSizes = MapSizes::DEFAULT;
+
+/// How many established flows an interface may have: the loader sets it.
+#[unsafe(no_mangle)]
+static FLOWS_PER_INTERFACE: Global<u32> = Global::new(SIZES.flows / 4);
+/// Ticks in a second, rounded up: the loader sets it, for only user space knows the kernel's HZ.
+#[unsafe(no_mangle)]
+static TICKS_PER_SECOND: Global<u32> = Global::new(4);
+
+/// How many ticks a second has.
+#[inline(always)]
+pub(crate) fn ticks_per_second() -> u32 {
+    TICKS_PER_SECOND.load()
+}
 
 #[map(name = "hot")]
 static HOT: Array<u64> = Array::with_max_entries(HOT_WORDS, BPF_F_MMAPABLE);
@@ -40,6 +57,8 @@ static TRANSIENT_REPLIES: LruHashMap<Tuple, Reply> = LruHashMap::with_max_entrie
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(SIZES.affinity, 0);
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(SIZES.fragments, 0);
+#[map(name = "interface_flows")]
+static INTERFACE_FLOWS: Array<u64> = Array::with_max_entries(SHARES, BPF_F_MMAPABLE);
 #[map(name = "service_counters")]
 static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> = PerCpuArray::with_max_entries(SIZES.frontends, 0);
 #[map(name = "backend_counters")]
@@ -91,45 +110,98 @@ pub(crate) fn backend_state(backend: u32) -> BackendState {
 #[inline(always)]
 pub(crate) fn take_turn(service: u32) -> Option<u64> {
     let cursor = CURSORS.get_ptr_mut(service)?;
-    // Sequentially consistent, although relaxed would do: LLVM compiles a relaxed add with a used result to the
-    // opcode that does not fetch.
     // SAFETY: the pointer is to a live, aligned u64 of the map, which is only ever changed by this add.
-    Some(unsafe {
-        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::SeqCst }>(cursor, 1)
-    })
+    Some(unsafe { fetch_add(cursor, 1) })
+}
+
+/// Sequentially consistent, although relaxed would do: LLVM compiles a relaxed add with a used result to the opcode
+/// that does not fetch.
+#[inline(always)]
+unsafe fn fetch_add(word: *mut u64, value: u64) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, value) }
+}
+
+/// Where a flow is kept: by [`Tier::Established`] nothing evicts it, by [`Tier::Transient`] newer ones may.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    Established,
+    Transient,
 }
 
 /// The flow under this key. Others may change it meanwhile, or free it and reuse its memory: see [`Flow`].
 #[inline(always)]
-pub(crate) fn flow(key: &Tuple) -> Option<*mut Flow> {
-    FLOWS.get_ptr_mut(key)
+pub(crate) fn flow(tier: Tier, key: &Tuple) -> Option<*mut Flow> {
+    match tier {
+        Tier::Established => FLOWS.get_ptr_mut(key),
+        Tier::Transient => TRANSIENT.get_ptr_mut(key),
+    }
 }
 
 /// The reply under this key, with the same caution.
 #[inline(always)]
-pub(crate) fn reply(key: &Tuple) -> Option<*mut Reply> {
-    REPLIES.get_ptr_mut(key)
+pub(crate) fn reply(tier: Tier, key: &Tuple) -> Option<*mut Reply> {
+    match tier {
+        Tier::Established => REPLIES.get_ptr_mut(key),
+        Tier::Transient => TRANSIENT_REPLIES.get_ptr_mut(key),
+    }
 }
 
 #[inline(always)]
-pub(crate) fn insert_flow(key: &Tuple, flow: &Flow, flags: Insert) -> Result<(), i32> {
-    FLOWS.insert(key, flow, flags.number())
+pub(crate) fn insert_flow(tier: Tier, key: &Tuple, flow: &Flow, insert: Insert) -> Result<(), i32> {
+    match tier {
+        Tier::Established => FLOWS.insert(key, flow, insert.number()),
+        Tier::Transient => TRANSIENT.insert(key, flow, insert.number()),
+    }
 }
 
 #[inline(always)]
-pub(crate) fn insert_reply(key: &Tuple, reply: &Reply, flags: Insert) -> Result<(), i32> {
-    REPLIES.insert(key, reply, flags.number())
+pub(crate) fn insert_reply(tier: Tier, key: &Tuple, reply: &Reply, insert: Insert) -> Result<(), i32> {
+    match tier {
+        Tier::Established => REPLIES.insert(key, reply, insert.number()),
+        Tier::Transient => TRANSIENT_REPLIES.insert(key, reply, insert.number()),
+    }
+}
+
+/// Whether it was there.
+#[inline(always)]
+pub(crate) fn remove_flow(tier: Tier, key: &Tuple) -> bool {
+    match tier {
+        Tier::Established => FLOWS.remove(key).is_ok(),
+        Tier::Transient => TRANSIENT.remove(key).is_ok(),
+    }
 }
 
 #[inline(always)]
-pub(crate) fn remove_flow(key: &Tuple) {
+pub(crate) fn remove_reply(tier: Tier, key: &Tuple) {
     // The only error is that it was gone already.
-    let _gone = FLOWS.remove(key);
+    let _gone = match tier {
+        Tier::Established => REPLIES.remove(key),
+        Tier::Transient => TRANSIENT_REPLIES.remove(key),
+    };
 }
 
+/// Takes one established flow out of an interface's share; `false` if it has used it up.
 #[inline(always)]
-pub(crate) fn remove_reply(key: &Tuple) {
-    let _gone = REPLIES.remove(key);
+pub(crate) fn take_share(interface: u32) -> bool {
+    let Some(count) = INTERFACE_FLOWS.get_ptr_mut(interface & (SHARES - 1)) else { return false };
+    // SAFETY: a live, aligned u64 that is only ever changed by atomic adds, here and in user space.
+    let before = unsafe { fetch_add(count, 1) };
+    // Signed: a count that user space has set too low goes below zero for a while, and is not to read as huge.
+    if (before as i64) < i64::from(FLOWS_PER_INTERFACE.load()) {
+        return true;
+    }
+    give_share(interface);
+    false
+}
+
+/// Gives it back.
+#[inline(always)]
+pub(crate) fn give_share(interface: u32) {
+    if let Some(count) = INTERFACE_FLOWS.get_ptr_mut(interface & (SHARES - 1)) {
+        // SAFETY: as in `take_share`. Adding all ones subtracts one.
+        unsafe { fetch_add(count, u64::MAX) };
+    }
 }
 
 /// Whether an insert may overwrite.
@@ -155,6 +227,12 @@ pub(crate) fn count_verdict(verdict: Verdict) {
         // SAFETY: this CPU's own counter, and a program is not interrupted by another on its hook.
         unsafe { *counter += 1 };
     }
+}
+
+/// Counts a confirmed flow that found no room among the established ones.
+#[inline(always)]
+pub(crate) fn count_unpromoted() {
+    count_verdict(Verdict::NotPromoted);
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use crate::{
     flow::{self, Status},
-    lookup, maps, packet,
+    lookup, maps, packet, reply,
     rewrite::{End, rewrite},
     verdict::conclude,
 };
@@ -85,7 +85,7 @@ fn translate_back(ctx: &TcContext) -> Result<Verdict, Verdict> {
         return Err(Verdict::NotOurs);
     }
     let packet = packet::transport(ctx, network)?;
-    let origin = flow::find_reply(&packet, interface(ctx))?;
+    let origin = reply::find(&packet, interface(ctx))?;
     rewrite(ctx, &packet, End::Source, &origin.vip, origin.port)?;
     maps::count_service(origin.service, |counters| {
         counters.packets_out += 1;

@@ -1,7 +1,7 @@
 //! The command line: every flag, its default and its help.
 
 use crate::{
-    dataplane::{interfaces::Pattern, links::Hook},
+    dataplane::{flows::Timeouts, interfaces::Pattern, links::Hook, loader::Options},
     source::SourceSpec,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -76,6 +76,8 @@ pub struct Run {
     pub hook: Hook,
     #[command(flatten)]
     pub sizes: Sizes,
+    #[command(flatten)]
+    pub timeouts: TimeoutFlags,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
     pub bpf_log: bool,
@@ -93,20 +95,77 @@ pub struct Sizes {
     /// Backends: one for each endpoint of each frontend
     #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.backend_ids, value_parser = size(1 << 24))]
     pub max_backends: u32,
-    /// Flows
+    /// Established flows
     #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.flows, value_parser = size(1 << 26))]
     pub max_flows: u32,
+    /// Established flows of one interface [default: a quarter of --max-flows]
+    #[arg(long, value_name = "N", value_parser = size(1 << 26))]
+    pub max_flows_per_interface: Option<u32>,
+    /// Flows that are not yet or no longer established: beyond it the oldest are evicted
+    #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.transient, value_parser = size(1 << 24))]
+    pub max_transient_flows: u32,
+}
+
+impl Run {
+    #[must_use]
+    pub fn load_options(&self) -> Options {
+        let sizes = self.sizes.map_sizes();
+        let flows_per_interface = self.sizes.max_flows_per_interface.unwrap_or(sizes.flows / 4);
+        Options { sizes, flows_per_interface, bpf_log: self.bpf_log }
+    }
+}
+
+/// How long flows may be silent, as netfilter's `nf_conntrack_*_timeout_*`: `90s`, `2m`, `5days`.
+#[derive(Clone, Debug, Args)]
+pub struct TimeoutFlags {
+    /// TCP: SYN without an answer
+    #[arg(long, value_name = "TIME", default_value = "120s")]
+    pub tcp_timeout_syn_sent: humantime::Duration,
+    /// TCP: answered, but not confirmed by the client
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub tcp_timeout_syn_received: humantime::Duration,
+    /// TCP: established
+    #[arg(long, value_name = "TIME", default_value = "5days")]
+    pub tcp_timeout_established: humantime::Duration,
+    /// TCP: one side has closed
+    #[arg(long, value_name = "TIME", default_value = "120s")]
+    pub tcp_timeout_half_closed: humantime::Duration,
+    /// TCP: both sides have closed, or one has reset
+    #[arg(long, value_name = "TIME", default_value = "120s")]
+    pub tcp_timeout_closed: humantime::Duration,
+    /// UDP: without traffic both ways
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub udp_timeout: humantime::Duration,
+    /// UDP: with traffic both ways
+    #[arg(long, value_name = "TIME", default_value = "120s")]
+    pub udp_timeout_stream: humantime::Duration,
+}
+
+impl TimeoutFlags {
+    #[must_use]
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            tcp_syn_sent: self.tcp_timeout_syn_sent.into(),
+            tcp_syn_received: self.tcp_timeout_syn_received.into(),
+            tcp_established: self.tcp_timeout_established.into(),
+            tcp_half_closed: self.tcp_timeout_half_closed.into(),
+            tcp_closed: self.tcp_timeout_closed.into(),
+            udp: self.udp_timeout.into(),
+            udp_stream: self.udp_timeout_stream.into(),
+        }
+    }
 }
 
 impl Sizes {
     #[must_use]
     pub const fn map_sizes(&self) -> MapSizes {
-        let &Self { max_frontends, max_slots, max_backends, max_flows } = self;
+        let &Self { max_frontends, max_slots, max_backends, max_flows, max_transient_flows, .. } = self;
         MapSizes {
             frontends: max_frontends,
             elements: max_slots,
             backend_ids: max_backends,
             flows: max_flows,
+            transient: max_transient_flows,
             ..MapSizes::DEFAULT
         }
     }

@@ -108,9 +108,9 @@ fn measure(family: &'static str, vip: SocketAddr, backend: SocketAddr) -> Vec<Ro
     warm(&mut programs, "from_pod", "miss", &miss);
     let miss = Segment::tcp(stranger, client, "A", 1).bytes();
     warm(&mut programs, "to_pod", "miss", &miss);
-    // Open the flow in both directions; its packets then bounce between the two frontends.
-    for target in [vip, backend] {
-        programs.from_pod(&Segment::tcp(client, target, "S", 1).bytes());
+    // Establish the flow in both directions; its packets then bounce between the two frontends.
+    for (target, answers) in [(vip, backend), (backend, vip)] {
+        establish(&mut programs, client, target, answers);
     }
     let established = Segment::tcp(client, vip, "A", 2).bytes();
     warm(&mut programs, "from_pod", "established", &established);
@@ -128,13 +128,26 @@ fn measure(family: &'static str, vip: SocketAddr, backend: SocketAddr) -> Vec<Ro
     let empty = once(&mut programs, "empty", "S").as_nanos();
     let instructions = programs.instructions("from_pod");
     for (path, flags) in [("new flow", "S"), ("established", "A")] {
+        if path == "established" {
+            for port in 1..=CLIENTS {
+                establish(&mut programs, SocketAddr::new(client.ip(), port), vip, backend);
+            }
+        }
         let ours = once(&mut programs, "from_pod", flags).as_nanos();
         rows.push(Row { family, program: "from_pod", path, run: "once", empty, ours, instructions });
     }
-    assert_eq!(programs.flows().len(), usize::from(CLIENTS) + 2, "every client opened a flow");
+    assert_eq!(programs.pairs().0, usize::from(CLIENTS) + 2, "every client opened a flow");
     let outcome = programs.run("from_pod", &Segment::tcp(client, stranger, "A", 1).bytes(), POD);
     assert_eq!(outcome.verdict, mcs_proxy_ebpf::abi::Verdict::NotOurs);
     rows
+}
+
+/// SYN, SYN-ACK, ACK.
+fn establish(programs: &mut Programs, client: SocketAddr, target: SocketAddr, answers: SocketAddr) {
+    let syn = Segment::tcp(client, target, "S", 1);
+    programs.from_pod(&syn.bytes());
+    programs.to_pod(&syn.answer(answers, "SA").bytes());
+    programs.from_pod(&Segment::tcp(client, target, "A", 2).bytes());
 }
 
 /// Nanoseconds of one run of a program on a packet, averaged by the kernel over `repeat` runs.

@@ -42,16 +42,17 @@ pub struct Flow {
     pub vip: Address,
     pub backend_port: Port,
     pub vip_port: Port,
+    /// With `protocol` and `state` an aligned word, so that bits of the state can be set atomically.
     pub client_port: Port,
     pub protocol: u8,
-    /// A [`FlowState`].
-    pub state: u8,
+    /// Both directions' state; the reply has none of its own.
+    pub state: FlowState,
     pub backend_id: u32,
     pub generation: u32,
     /// Index of the interface (in the node's network namespace) whose pod opened the flow.
     pub interface: u32,
     /// TCP: the sequence number of the SYN that opened the flow, network byte order. A SYN with another one opens a
-    /// new connection, a SYN with this one is a retransmit.
+    /// new connection, a SYN with this one is a retransmit. Otherwise: ticks when the flow was opened.
     pub isn: u32,
     /// Index into `cursors` and `service_counters`.
     pub service: u32,
@@ -69,8 +70,8 @@ pub struct Reply {
     pub backend_port: Port,
     pub client_port: Port,
     pub protocol: u8,
-    /// A [`FlowState`].
-    pub state: u8,
+    /// 1 once anything came back: what the flow's state says as [`FlowState::ANSWERED`], without looking it up.
+    pub answered: u8,
     pub backend_id: u32,
     pub service: u32,
     /// As in [`Flow`]. A reply on any other interface is not this flow's.
@@ -78,26 +79,66 @@ pub struct Reply {
     pub last_seen: u32,
 }
 
-/// How far a flow has come.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FlowState {
-    /// The backend has not answered yet.
-    New = 0,
-    Established = 1,
-    /// A FIN or RST has passed, in either direction.
-    Closing = 2,
-}
+/// How far a flow has come: bits that are only ever added.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FlowState(u8);
 
 impl FlowState {
+    /// The first packet has passed, and no answer.
+    pub const NEW: Self = Self(0);
+    /// The backend has answered: TCP's SYN-ACK, or a datagram.
+    pub const ANSWERED: Self = Self(1);
+    /// The client has confirmed the answer, and the flow is in `flows`: nothing but its end takes it out.
+    pub const ESTABLISHED: Self = Self(2);
+    pub const CLIENT_FIN: Self = Self(4);
+    pub const BACKEND_FIN: Self = Self(8);
+    pub const RESET: Self = Self(16);
+
     #[inline(always)]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::New),
-            1 => Some(Self::Established),
-            2 => Some(Self::Closing),
-            _ => None,
-        }
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    #[inline(always)]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Nothing more is to come but what is late: both sides have sent a FIN, or one has sent a RST.
+    #[inline(always)]
+    pub const fn is_closed(self) -> bool {
+        self.has(Self::RESET) || self.has(Self::CLIENT_FIN.with(Self::BACKEND_FIN))
+    }
+
+    /// One side has sent a FIN: the other may go on sending for as long as it likes.
+    #[inline(always)]
+    pub const fn is_half_closed(self) -> bool {
+        !self.is_closed() && (self.has(Self::CLIENT_FIN) || self.has(Self::BACKEND_FIN))
+    }
+}
+
+impl core::fmt::Debug for FlowState {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let names = [
+            (Self::ANSWERED, "answered"),
+            (Self::ESTABLISHED, "established"),
+            (Self::CLIENT_FIN, "client's FIN"),
+            (Self::BACKEND_FIN, "backend's FIN"),
+            (Self::RESET, "reset"),
+        ];
+        let bits = names.iter().filter(|(bit, _)| self.has(*bit)).map(|(_, name)| *name);
+        formatter.debug_list().entries(bits).finish()
     }
 }
 

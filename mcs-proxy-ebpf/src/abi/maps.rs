@@ -15,6 +15,7 @@ pub enum MapName {
     TransientReplies,
     Affinity,
     Fragments,
+    InterfaceFlows,
     ServiceCounters,
     BackendCounters,
     Verdicts,
@@ -22,7 +23,7 @@ pub enum MapName {
 }
 
 impl MapName {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Hot,
         Self::Services,
         Self::Frontends,
@@ -35,6 +36,7 @@ impl MapName {
         Self::TransientReplies,
         Self::Affinity,
         Self::Fragments,
+        Self::InterfaceFlows,
         Self::ServiceCounters,
         Self::BackendCounters,
         Self::Verdicts,
@@ -56,6 +58,7 @@ impl MapName {
             Self::TransientReplies => "transient_replies",
             Self::Affinity => "affinity",
             Self::Fragments => "fragments",
+            Self::InterfaceFlows => "interface_flows",
             Self::ServiceCounters => "service_counters",
             Self::BackendCounters => "backend_counters",
             Self::Verdicts => "verdicts",
@@ -63,6 +66,10 @@ impl MapName {
         }
     }
 }
+
+/// Size of `interface_flows`, which counts the established flows of each interface at `index % SHARES`: interfaces
+/// whose indices are that far apart share a share.
+pub const SHARES: u32 = 4096;
 
 /// Entries that the maps are made with; each is a flag of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +112,7 @@ impl MapSizes {
             MapName::Transient | MapName::TransientReplies => self.transient,
             MapName::Affinity => self.affinity,
             MapName::Fragments => self.fragments,
+            MapName::InterfaceFlows => SHARES,
             MapName::Verdicts => super::VERDICTS,
             MapName::Events => 1 << 18,
         }

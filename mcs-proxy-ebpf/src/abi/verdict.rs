@@ -36,10 +36,13 @@ pub enum Verdict {
     Replied = 14,
     /// The kernel refused to change the packet, which may be half changed: dropped.
     RewriteFailed = 15,
+    /// Counted beside the packet's own verdict: a confirmed flow stays transient, because the established ones have
+    /// no room, or none left for its interface.
+    NotPromoted = 16,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 16;
+pub const VERDICTS: u32 = 17;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,7 @@ impl Verdict {
         Self::OtherInterface,
         Self::Replied,
         Self::RewriteFailed,
+        Self::NotPromoted,
     ];
 
     #[inline(always)]
@@ -80,6 +84,7 @@ impl Verdict {
             | Self::UnknownConnection
             | Self::NoBackend
             | Self::TupleTaken
+            | Self::NotPromoted
             | Self::FlowsFull
             | Self::Corrupt
             | Self::NewFlow

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) struct ConnectionRow {
     /// `TCP` or `UDP`.
     protocol: String,
-    /// `new` (unanswered), `established` or `closing`.
+    /// TCP: `syn-sent`, `syn-received`, `established`, `half-closed`, `time-wait` or `closed` (reset). UDP: `unanswered`,
+    /// `answered` or `established` (traffic both ways for two seconds).
     state: &'static str,
     client: IpAddr,
     client_port: u16,

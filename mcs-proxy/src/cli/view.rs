@@ -69,7 +69,7 @@ impl View {
         let mut flows = Vec::new();
         pins.for_each_flow(|tuple, flow| {
             let load = loads.entry((flow.backend_id, flow.generation)).or_default();
-            if flow.state == FlowState::Closing as u8 {
+            if flow.state.is_closed() || flow.state.is_half_closed() {
                 load.inactive += 1;
             } else {
                 load.active += 1;
@@ -146,18 +146,33 @@ fn flow_view(tuple: &Tuple, flow: &Flow, idle_seconds: u64) -> FlowView {
     FlowView {
         protocol: Protocol::from_number(tuple.protocol)
             .map_or_else(|| tuple.protocol.to_string(), |protocol| protocol_name(protocol).to_owned()),
-        state: match FlowState::from_number(flow.state) {
-            Some(FlowState::New) => "new",
-            Some(FlowState::Established) => "established",
-            Some(FlowState::Closing) => "closing",
-            None => "unknown",
-        },
+        state: state_name(tuple.protocol, flow.state),
         client: SocketAddr::new(tuple.client.to_ip(), tuple.client_port.get()),
         vip: SocketAddr::new(tuple.peer.to_ip(), tuple.peer_port.get()),
         backend: SocketAddr::new(flow.backend.to_ip(), flow.backend_port.get()),
         interface: flow.interface,
         idle_seconds,
         number: tuple.protocol,
+    }
+}
+
+/// As ipvsadm and conntrack call them.
+const fn state_name(protocol: u8, state: FlowState) -> &'static str {
+    let is_tcp = protocol == Protocol::Tcp.number();
+    if state.has(FlowState::RESET) {
+        "closed"
+    } else if state.is_closed() {
+        "time-wait"
+    } else if state.is_half_closed() {
+        "half-closed"
+    } else if state.has(FlowState::ESTABLISHED) {
+        "established"
+    } else if state.has(FlowState::ANSWERED) {
+        if is_tcp { "syn-received" } else { "answered" }
+    } else if is_tcp {
+        "syn-sent"
+    } else {
+        "unanswered"
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     EBPF_OBJECT,
     config::{Places, Run},
     dataplane::{
-        flows::{Collected, Collector, FlowsError, Timeouts},
+        flows::{Collected, Collector, FlowsError},
         interfaces::{self, InterfaceEvent},
         kernel::KernelDataplane,
         links::{LinkError, Links},
@@ -88,8 +88,7 @@ impl Daemon {
         loader::preflight(&pin_dir)?;
         let run_dir = places.run_dir();
         let lock = lock(&run_dir)?;
-        let Loaded { programs, logger, adopted } =
-            loader::load(EBPF_OBJECT, &pin_dir, &run.sizes.map_sizes(), run.bpf_log)?;
+        let Loaded { programs, logger, adopted } = loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
         let settings = Settings {
             cluster_name: run.cluster_name.clone(),
             default_algorithm: run.default_algorithm.into(),
@@ -248,9 +247,10 @@ impl Daemon {
         let mark = self.writer.table().linger_mark();
         let (pin_dir, interfaces) =
             (self.pin_dir.clone(), self.links.attached().keys().copied().collect::<BTreeSet<u32>>());
+        let timeouts = self.run.timeouts.timeouts();
         task::spawn_blocking(move || {
             let collected = Collector::open(&pin_dir)
-                .and_then(|mut collector| collector.collect(&Timeouts::default(), Some(&interfaces)));
+                .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)));
             (mark, collected)
         })
     }
@@ -258,7 +258,10 @@ impl Daemon {
     fn collected(&mut self, (mark, found): Scan) {
         match found {
             Ok(collected) => {
-                debug!(collected.flows, collected.expired, collected.orphans, "looked for silent flows");
+                debug!(
+                    collected.established,
+                    collected.transient, collected.expired, collected.orphans, "looked for silent flows"
+                );
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
             }

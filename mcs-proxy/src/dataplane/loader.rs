@@ -1,6 +1,7 @@
 //! Loads the programs onto the pinned maps, new or adopted.
 
 use super::{
+    flows::TickRate,
     pins::{PinDir, PinsError},
     sys::{self, Access, MapShape, SysError},
 };
@@ -103,17 +104,32 @@ pub fn preflight(dir: &PinDir) -> Result<(), Refusal> {
     Ok(dir.check()?)
 }
 
+/// What is fixed when the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub sizes: MapSizes,
+    /// How many established flows an interface may have.
+    pub flows_per_interface: u32,
+    /// Whether the programs log.
+    pub bpf_log: bool,
+}
+
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
-/// object and `sizes` ask for, and refused by name if not; the others are made and pinned.
-pub fn load(object: &[u8], dir: &PinDir, sizes: &MapSizes, bpf_log: bool) -> Result<Loaded, LoadError> {
+/// object and the sizes ask for, and refused by name if not; the others are made and pinned.
+pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
+    let Options { sizes, flows_per_interface, bpf_log } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
 
     // The level is a constant to the verifier: with 0 it takes every log statement out.
-    let level: u8 = if bpf_log { u8::MAX } else { 0 };
+    let level: u8 = if *bpf_log { u8::MAX } else { 0 };
     let mut loader = EbpfLoader::new();
-    loader.override_global(aya_log::LEVEL, &level, false);
+    let ticks_per_second = TickRate::of_this_kernel().map_err(Refusal::from)?.per_second();
+    loader
+        .override_global(aya_log::LEVEL, &level, false)
+        .override_global("FLOWS_PER_INTERFACE", flows_per_interface, true)
+        .override_global("TICKS_PER_SECOND", &ticks_per_second, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
     }
@@ -234,9 +250,9 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         MapName::Backends => Some("--max-slots"),
         MapName::BackendState | MapName::BackendCounters => Some("--max-backends"),
         MapName::Flows | MapName::Replies => Some("--max-flows"),
+        MapName::Transient | MapName::TransientReplies => Some("--max-transient-flows"),
         MapName::Hot
-        | MapName::Transient
-        | MapName::TransientReplies
+        | MapName::InterfaceFlows
         | MapName::Affinity
         | MapName::Fragments
         | MapName::Verdicts

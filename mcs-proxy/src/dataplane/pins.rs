@@ -12,6 +12,7 @@ use mcs_proxy_ebpf::abi::{
     ServiceKey, Slot, Tuple, Verdict,
 };
 use std::{
+    collections::HashSet,
     fmt, fs, io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -238,15 +239,25 @@ impl Pins {
         self.backend_state.read(backend as usize).map(BackendState::from_word).unwrap_or_default()
     }
 
-    /// Every established flow, and every one that is not yet or no longer.
+    /// Every flow once: those that are established, and those that are not yet or no longer.
     pub fn for_each_flow(&self, mut visit: impl FnMut(&Tuple, &Flow)) -> Result<(), PinsError> {
-        let mut batch = |tuples: &[Tuple], flows: &[Flow]| {
-            tuples.iter().zip(flows).for_each(|(tuple, flow)| visit(tuple, flow));
+        let scan = |map, fd: &OwnedFd, visit: &mut dyn FnMut(&Tuple, &Flow)| {
+            sys::for_each_batch(fd.as_fd(), |tuples: &[Tuple], flows: &[Flow]| {
+                tuples.iter().zip(flows).for_each(|(tuple, flow)| visit(tuple, flow));
+            })
+            .map_err(|source| PinsError::Sys { map, source })
         };
-        for (map, fd) in [("flows", &self.flows), ("transient", &self.transient)] {
-            sys::for_each_batch(fd.as_fd(), &mut batch).map_err(|source| PinsError::Sys { map, source })?;
-        }
-        Ok(())
+        // A flow that is promoted leaves its entry in `transient` to be evicted.
+        let mut established = HashSet::new();
+        scan("flows", &self.flows, &mut |tuple, flow| {
+            established.insert(*tuple);
+            visit(tuple, flow);
+        })?;
+        scan("transient", &self.transient, &mut |tuple, flow| {
+            if !established.contains(tuple) {
+                visit(tuple, flow);
+            }
+        })
     }
 
     pub fn for_each_reply(&self, mut visit: impl FnMut(&Tuple, &Reply)) -> Result<(), PinsError> {

@@ -439,6 +439,11 @@ impl MappedWords {
         self.word(index).map(|word| word.store(value, Ordering::Release))
     }
 
+    /// Subtracts atomically, as the programs add.
+    pub fn fetch_sub(&self, index: usize, value: u64) -> Option<u64> {
+        self.word(index).map(|word| word.fetch_sub(value, Ordering::Relaxed))
+    }
+
     #[must_use]
     pub fn read_element(&self, index: usize) -> Option<Element> {
         let first = index.checked_mul(ELEMENT_WORDS)?;

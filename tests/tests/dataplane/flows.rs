@@ -10,6 +10,9 @@ use mcs_proxy_ebpf::abi::{
 };
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
+const ESTABLISHED: FlowState = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
+const CLOSED: FlowState = FlowState::ANSWERED.with(FlowState::RESET);
+
 struct Maps {
     flows: HashMap<MapData, Tuple, Flow>,
     replies: HashMap<MapData, Tuple, Reply>,
@@ -32,7 +35,7 @@ impl Maps {
             backend_port: flow.backend_port,
             client_port: flow.client_port,
             protocol: flow.protocol,
-            state: flow.state,
+            answered: u8::from(flow.state.has(FlowState::ANSWERED)),
             backend_id: flow.backend_id,
             service: flow.service,
             interface: flow.interface,
@@ -68,7 +71,7 @@ fn flow(port: u16, protocol: Protocol, state: FlowState, last_seen: u32) -> Flow
         vip_port: Port::new(80),
         client_port: Port::new(port),
         protocol: protocol.number(),
-        state: state as u8,
+        state,
         backend_id: 1,
         generation: 1,
         interface: 7,
@@ -104,25 +107,25 @@ fn the_silent_are_forgotten_by_protocol_and_state() {
     let both = [Direction::FromPod, Direction::ToPod];
     let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
     for (port, protocol, state, seconds) in [
-        (1, tcp, FlowState::Established, 3600),
-        (2, tcp, FlowState::New, 60),
-        (3, tcp, FlowState::New, 200),
-        (4, tcp, FlowState::Closing, 200),
-        (5, udp, FlowState::New, 60),
-        (6, udp, FlowState::Established, 60),
-        (7, udp, FlowState::Established, 300),
-        (8, tcp, FlowState::Established, 6 * 86_400),
+        (1, tcp, ESTABLISHED, 3600),
+        (2, tcp, FlowState::NEW, 60),
+        (3, tcp, FlowState::NEW, 200),
+        (4, tcp, CLOSED, 200),
+        (5, udp, FlowState::NEW, 60),
+        (6, udp, ESTABLISHED, 60),
+        (7, udp, ESTABLISHED, 300),
+        (8, tcp, ESTABLISHED, 6 * 86_400),
     ] {
         maps.insert(port, &flow(port, protocol, state, ago(seconds)), &both);
     }
     // Halves: one whose other was lost, old and young; and a flow without its reply, which its next packet restores.
-    maps.insert(20, &flow(20, tcp, FlowState::New, ago(200)), &[Direction::ToPod]);
-    maps.insert(21, &flow(21, tcp, FlowState::New, ago(1)), &[Direction::ToPod]);
-    maps.insert(22, &flow(22, tcp, FlowState::Established, ago(1)), &[Direction::FromPod]);
+    maps.insert(20, &flow(20, tcp, FlowState::NEW, ago(200)), &[Direction::ToPod]);
+    maps.insert(21, &flow(21, tcp, FlowState::NEW, ago(1)), &[Direction::ToPod]);
+    maps.insert(22, &flow(22, tcp, ESTABLISHED, ago(1)), &[Direction::FromPod]);
 
     let mut collector = Collector::open(&place.pins).unwrap();
-    let collected = collector.collect(&Timeouts::default(), None).unwrap();
-    assert_eq!((collected.flows, collected.expired, collected.orphans), (4, 5, 1));
+    let collected = collector.collect(&Timeouts::DEFAULT, None).unwrap();
+    assert_eq!((collected.established, collected.expired, collected.orphans), (4, 5, 1));
     assert_eq!(maps.ports(), [BTreeSet::from([1, 2, 6, 22]), BTreeSet::from([1, 2, 6, 21])]);
     let hot = [(Direction::FromPod, address(200)), (Direction::ToPod, address(6))];
     assert_eq!(collected.referenced, BTreeSet::from(hot));
@@ -132,16 +135,19 @@ fn the_silent_are_forgotten_by_protocol_and_state() {
     pins.for_each_flow(|tuple, _| assert!(seen.insert(tuple.client_port.get()))).unwrap();
     assert_eq!(seen, BTreeSet::from([1, 2, 6, 22]));
 
+    let zero = Duration::ZERO;
     let none = Timeouts {
-        tcp_new: Duration::ZERO,
-        tcp_established: Duration::ZERO,
-        closing: Duration::ZERO,
-        udp_new: Duration::ZERO,
-        udp: Duration::ZERO,
+        tcp_syn_sent: zero,
+        tcp_syn_received: zero,
+        tcp_established: zero,
+        tcp_half_closed: zero,
+        tcp_closed: zero,
+        udp: zero,
+        udp_stream: zero,
     };
     collector.collect(&none, None).unwrap();
     assert_eq!(maps.ports(), [BTreeSet::new(), BTreeSet::new()]);
-    assert!(collector.collect(&Timeouts::default(), None).unwrap().referenced.is_empty());
+    assert!(collector.collect(&Timeouts::DEFAULT, None).unwrap().referenced.is_empty());
 }
 
 /// Flows of an interface that came after the list was made must not be taken for those of one that is gone.
@@ -154,12 +160,12 @@ fn what_an_interface_leaves_behind_goes_but_a_new_ones_flows_stay() {
     let now = clock.now().unwrap();
     let ten_seconds = (10_000 / clock.rate().age(1, 0).as_millis()) as u32;
     let both = [Direction::FromPod, Direction::ToPod];
-    let tcp = |port, last_seen| flow(port, Protocol::Tcp, FlowState::Established, last_seen);
+    let tcp = |port, last_seen| flow(port, Protocol::Tcp, ESTABLISHED, last_seen);
     maps.insert(1, &tcp(1, now.wrapping_sub(ten_seconds)), &both);
     maps.insert(2, &tcp(2, now), &both);
     maps.insert(3, &Flow { interface: 8, ..tcp(3, now.wrapping_sub(ten_seconds)) }, &both);
     let mut collector = Collector::open(&place.pins).unwrap();
-    collector.collect(&Timeouts::default(), Some(&BTreeSet::from([8]))).unwrap();
+    collector.collect(&Timeouts::DEFAULT, Some(&BTreeSet::from([8]))).unwrap();
     assert_eq!(maps.ports(), [BTreeSet::from([2, 3]), BTreeSet::from([2, 3])]);
 }
 
@@ -170,7 +176,7 @@ fn a_large_map_is_seen_whole_and_once() {
     drop(place.load_with(&MapSizes { flows: 16_384, ..SIZES }));
     let mut maps = Maps::open(&place.pins);
     for port in 1..=10_000 {
-        maps.insert(port, &flow(port, Protocol::Tcp, FlowState::Established, 0), &[Direction::FromPod]);
+        maps.insert(port, &flow(port, Protocol::Tcp, ESTABLISHED, 0), &[Direction::FromPod]);
     }
     let mut seen = BTreeSet::new();
     let pins = Pins::open(&place.pins).unwrap();

@@ -1,10 +1,10 @@
-use crate::place::{Place, SIZES};
+use crate::place::{Place, SIZES, options};
 use caps::{CapSet, Capability, CapsHashSet};
 use mcs_proxy::{
     dataplane::{
         Dataplane, Operation,
         kernel::KernelDataplane,
-        loader::{LoadError, Refusal, load, preflight},
+        loader::{LoadError, Options, Refusal, load, preflight},
         pins::{PinDir, Pins, PinsError},
         sys::{self, Access},
         table::{Plan, Table},
@@ -123,7 +123,7 @@ fn pins_of_another_size_or_kind_are_refused_with_the_way_out() {
     let place = Place::new("foreign");
     drop(place.load());
     let other = MapSizes { flows: 512, ..SIZES };
-    let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &other, false).unwrap_err().to_string();
+    let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &options(&other)).unwrap_err().to_string();
     let expected =
         "/flows is not ours: it has 256 entries and should have 512; start with --max-flows 256, or";
     assert!(error.contains(expected), "{error}");
@@ -132,7 +132,7 @@ fn pins_of_another_size_or_kind_are_refused_with_the_way_out() {
     fs::remove_file(&hot).unwrap();
     let services = sys::object_get(&place.pins.map(MapName::Services), Access::ReadWrite).unwrap();
     sys::object_pin(services.as_fd(), &hot).unwrap();
-    let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &SIZES, false).unwrap_err();
+    let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &options(&SIZES)).unwrap_err();
     assert!(matches!(&error, LoadError::ForeignPin { path, .. } if *path == hot), "{error}");
     assert!(error.to_string().contains("its type is 1 and should be 2"), "{error}");
 }
@@ -186,6 +186,7 @@ fn three_capabilities_suffice_and_each_is_needed() {
 fn the_programs_log_only_when_asked_to() {
     let place = Place::new("log");
     assert!(place.load().logger.is_none());
-    let loaded = load(mcs_proxy::EBPF_OBJECT, &place.pins, &SIZES, true).unwrap();
+    let loaded =
+        load(mcs_proxy::EBPF_OBJECT, &place.pins, &Options { bpf_log: true, ..options(&SIZES) }).unwrap();
     assert!(loaded.logger.is_some());
 }

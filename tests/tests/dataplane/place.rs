@@ -1,7 +1,7 @@
 //! A place of a test's own: a network namespace and a directory on bpffs, gone when the test ends, however it ends.
 
 use mcs_proxy::dataplane::{
-    loader::{Loaded, load},
+    loader::{Loaded, Options, load},
     pins::PinDir,
     sys,
 };
@@ -26,6 +26,10 @@ pub(crate) const SIZES: MapSizes = MapSizes {
     fragments: 16,
 };
 
+pub(crate) const fn options(sizes: &MapSizes) -> Options {
+    Options { sizes: *sizes, flows_per_interface: sizes.flows, bpf_log: false }
+}
+
 pub(crate) struct Place {
     pub(crate) pins: PinDir,
     root: PathBuf,
@@ -45,7 +49,7 @@ impl Place {
     }
 
     pub(crate) fn load_with(&self, sizes: &MapSizes) -> Loaded {
-        load(mcs_proxy::EBPF_OBJECT, &self.pins, sizes, false).unwrap()
+        load(mcs_proxy::EBPF_OBJECT, &self.pins, &options(sizes)).unwrap()
     }
 }
 

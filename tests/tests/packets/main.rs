@@ -1,12 +1,11 @@
 //! What each kind of packet becomes: the real programs, run by the kernel on packets written down here.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod life;
 mod programs;
 mod wire;
 
-use mcs_proxy_ebpf::abi::{
-    Algorithm, BackendState, Direction, Element, FlowState, Header, Liveness, MapSizes, Verdict,
-};
+use mcs_proxy_ebpf::abi::{Algorithm, BackendState, Direction, Element, Header, Liveness, Verdict};
 use programs::{Frontend, POD, Programs};
 use std::net::SocketAddr;
 use wire::{Kind, Segment, set_udp_checksum, udp_checksum};
@@ -70,7 +69,8 @@ fn assert_untouched(programs: &mut Programs, program: &str, bytes: &[u8], verdic
     let outcome = programs.run(program, bytes, POD);
     assert_eq!(outcome.verdict, verdict);
     assert_eq!(outcome.bytes, bytes, "a packet that is not translated must not change by a byte");
-    assert_eq!(programs.flows().len(), programs.replies().len());
+    let (flows, replies) = programs.pairs();
+    assert_eq!(flows, replies);
 }
 
 /// Runs a packet from the pod that must be translated, and only where it goes.
@@ -121,7 +121,7 @@ fn a_new_flow_takes_turns_and_its_packets_and_replies_follow_it() {
                 assert_comes_from(programs, &ack.answer(backend, "A"), net.vip);
             }
         }
-        assert_eq!((programs.flows().len(), programs.replies().len()), (29, 29));
+        assert_eq!(programs.pairs(), (29, 29));
         assert_eq!(programs.service_counters(1).flows, 29);
         let turns = [1, 2].map(|backend| programs.backend_counters(backend));
         assert_eq!(turns.map(|counters| counters.flows), [15, 14]);
@@ -170,7 +170,7 @@ fn a_packet_of_a_connection_that_is_not_ours_passes() {
             let packet = Segment::tcp(net.client, net.vip, flags, 9).bytes();
             assert_untouched(&mut programs, "from_pod", &packet, Verdict::UnknownConnection);
         }
-        assert_eq!(programs.flows(), []);
+        assert_eq!(programs.pairs(), (0, 0));
     }
 }
 
@@ -206,7 +206,7 @@ fn a_syn_with_another_sequence_number_is_a_new_connection() {
         assert_goes_to(&mut programs, &first, net.backends[0], Verdict::NewFlow);
         let second = Segment::tcp(net.client, net.vip, "S", 200);
         assert_goes_to(&mut programs, &second, net.backends[1], Verdict::NewFlow);
-        assert_eq!((programs.flows().len(), programs.replies().len()), (1, 1));
+        assert_eq!(programs.pairs(), (1, 1));
         let late = first.answer(net.backends[0], "SA").bytes();
         assert_untouched(&mut programs, "to_pod", &late, Verdict::NoFlow);
         assert_comes_from(&mut programs, &second.answer(net.backends[1], "SA"), net.vip);
@@ -244,7 +244,7 @@ fn a_datagram_selects_anew_once_its_backend_is_gone_and_a_connection_does_not() 
             fresh.set_backend(1, gone);
             if protocol == UDP {
                 assert_goes_to(&mut fresh, &first, net.backends[1], Verdict::NewFlow);
-                assert_eq!((fresh.flows().len(), fresh.replies().len()), (1, 1));
+                assert_eq!(fresh.pairs(), (1, 1));
             } else {
                 assert_goes_to(&mut fresh, &first, net.backends[0], Verdict::Forwarded);
             }
@@ -309,54 +309,6 @@ fn a_udp_checksum_that_becomes_zero_is_written_as_all_ones() {
 }
 
 #[test]
-fn fin_and_rst_close_a_flow_from_either_side() {
-    for net in nets() {
-        for (from_client, flags) in [(true, "AF"), (true, "R"), (false, "AF"), (false, "R")] {
-            let mut programs = Programs::load();
-            programs.add(&round_robin(&net, TCP, &[(net.backends[0], 1)]));
-            let syn = Segment::tcp(net.client, net.vip, "S", 1);
-            programs.from_pod(&syn.bytes());
-            assert_eq!(programs.flow_state(), FlowState::New);
-            programs.to_pod(&syn.answer(net.backends[0], "SA").bytes());
-            assert_eq!(programs.flow_state(), FlowState::Established);
-            if from_client {
-                let packet = Segment::tcp(net.client, net.vip, flags, 2);
-                assert_goes_to(&mut programs, &packet, net.backends[0], Verdict::Forwarded);
-            } else {
-                assert_comes_from(&mut programs, &syn.answer(net.backends[0], flags), net.vip);
-            }
-            assert_eq!(programs.flow_state(), FlowState::Closing);
-        }
-    }
-}
-
-#[test]
-fn full_flow_maps_pass_what_is_new_and_keep_what_they_have() {
-    for net in nets() {
-        for protocol in [TCP, UDP] {
-            let mut programs = Programs::load_with(MapSizes {
-                frontends: 4,
-                elements: 16,
-                backend_ids: 4,
-                flows: 2,
-                transient: 16,
-                affinity: 4,
-                fragments: 4,
-            });
-            programs.add(&round_robin(&net, protocol, &[(net.backends[0], 1)]));
-            let open = |port| opening(protocol, with_port(net.client, port), net.vip, 1);
-            for port in [1, 2] {
-                assert_goes_to(&mut programs, &open(port), net.backends[0], Verdict::NewFlow);
-            }
-            assert_untouched(&mut programs, "from_pod", &open(3).bytes(), Verdict::FlowsFull);
-            for port in [1, 2] {
-                assert_goes_to(&mut programs, &open(port), net.backends[0], Verdict::Forwarded);
-            }
-        }
-    }
-}
-
-#[test]
 fn two_open_flows_never_share_a_tuple_on_the_wire() {
     each_case(|net, protocol, programs| {
         let other_vip = with_port(net.vip, 8081);
@@ -372,7 +324,7 @@ fn two_open_flows_never_share_a_tuple_on_the_wire() {
             programs.from_pod(&Segment::tcp(net.client, net.vip, "R", 2).bytes());
             assert_goes_to(programs, &second, net.backends[0], Verdict::NewFlow);
             assert_comes_from(programs, &second.answer(net.backends[0], "SA"), other_vip);
-            assert_eq!((programs.flows().len(), programs.replies().len()), (1, 1));
+            assert_eq!(programs.pairs(), (1, 1));
         }
     });
 }
@@ -402,7 +354,7 @@ fn corrupt_maps_pass_packets_and_remember_nothing() {
             let packet = opening(protocol, net.client, net.vip, 1).bytes();
             let outcome = programs.from_pod(&packet);
             assert_eq!((outcome.verdict, outcome.bytes), (Verdict::Corrupt, packet), "{what}");
-            assert_eq!((programs.flows().len(), programs.replies().len()), (0, 0), "{what}");
+            assert_eq!(programs.pairs(), (0, 0), "{what}");
         });
     }
 }
@@ -440,7 +392,7 @@ fn headers_that_are_not_plain_ip_pass() {
             let outcome = programs.from_pod(&bytes);
             assert_eq!((outcome.verdict, &outcome.bytes), (verdict, &bytes), "{what}");
         }
-        assert_eq!(programs.flows(), []);
+        assert_eq!(programs.pairs(), (0, 0));
     });
 }
 

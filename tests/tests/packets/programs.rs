@@ -21,10 +21,20 @@ const NEXT: i32 = -1;
 /// `TCX_DROP`.
 const DROP: i32 = 2;
 
+/// How many established flows each interface may have.
+pub(crate) const FLOWS_PER_INTERFACE: u32 = 512;
+
 pub(crate) struct Programs {
     ebpf: Ebpf,
     next_frontend: u32,
     next_element: u32,
+}
+
+/// Where a flow is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Established,
+    Transient,
 }
 
 /// What a program did with a packet.
@@ -131,7 +141,10 @@ impl Programs {
         let before = self.verdicts();
         let (returned, bytes) = test_run(self.program(program), packet, interface);
         let after = self.verdicts();
-        let moved: Vec<_> = after.iter().filter(|(verdict, count)| before[verdict] != **count).collect();
+        let moved: Vec<_> = after
+            .iter()
+            .filter(|(verdict, count)| before[verdict] != **count && **verdict != Verdict::NotPromoted)
+            .collect();
         let [(verdict, count)] = moved[..] else { panic!("one verdict a packet, not {moved:?}") };
         assert_eq!(*count, before[verdict] + 1);
         let expected = match verdict.action() {
@@ -149,6 +162,10 @@ impl Programs {
 
     pub(crate) fn program(&mut self, name: &str) -> &mut SchedClassifier {
         self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    }
+
+    pub(crate) fn verdict(&self, verdict: Verdict) -> u64 {
+        self.verdicts()[&verdict]
     }
 
     fn verdicts(&self) -> BTreeMap<Verdict, u64> {
@@ -183,21 +200,66 @@ impl Programs {
         })
     }
 
-    pub(crate) fn flows(&self) -> Vec<(Tuple, Flow)> {
-        let map = HashMap::<_, Tuple, Flow>::try_from(self.ebpf.map("flows").unwrap()).unwrap();
-        map.iter().map(Result::unwrap).collect()
+    /// The flows of one place and the replies of it.
+    pub(crate) fn flows_in(&self, place: Place) -> (BTreeMap<Tuple, Flow>, BTreeMap<Tuple, Reply>) {
+        let (flows, replies) = match place {
+            Place::Established => ("flows", "replies"),
+            Place::Transient => ("transient", "transient_replies"),
+        };
+        let flows = HashMap::<_, Tuple, Flow>::try_from(self.ebpf.map(flows).unwrap()).unwrap();
+        let replies = HashMap::<_, Tuple, Reply>::try_from(self.ebpf.map(replies).unwrap()).unwrap();
+        (flows.iter().map(Result::unwrap).collect(), replies.iter().map(Result::unwrap).collect())
     }
 
-    pub(crate) fn replies(&self) -> Vec<(Tuple, Reply)> {
-        let map = HashMap::<_, Tuple, Reply>::try_from(self.ebpf.map("replies").unwrap()).unwrap();
-        map.iter().map(Result::unwrap).collect()
+    /// All flows and replies, as packets find them: what is established hides what is left of it elsewhere.
+    pub(crate) fn flows(&self) -> (BTreeMap<Tuple, Flow>, BTreeMap<Tuple, Reply>) {
+        let (mut flows, mut replies) = self.flows_in(Place::Transient);
+        let (established, answers) = self.flows_in(Place::Established);
+        flows.extend(established);
+        replies.extend(answers);
+        (flows, replies)
+    }
+
+    /// How many flows and replies there are.
+    pub(crate) fn pairs(&self) -> (usize, usize) {
+        let (flows, replies) = self.flows();
+        (flows.len(), replies.len())
     }
 
     /// The state of the only flow there is.
     pub(crate) fn flow_state(&self) -> FlowState {
-        let flows = self.flows();
-        let [(_, flow)] = flows[..] else { panic!("one flow, not {flows:?}") };
-        FlowState::from_number(flow.state).unwrap()
+        let (flows, _) = self.flows();
+        assert_eq!(flows.len(), 1, "one flow, not {flows:?}");
+        flows.first_key_value().unwrap().1.state
+    }
+
+    /// How many established flows the interface is counted with.
+    pub(crate) fn share(&mut self, interface: u32) -> u64 {
+        self.array::<u64>(MapName::InterfaceFlows).get(&interface, 0).unwrap()
+    }
+
+    /// Takes one half of a pair away, as the kernel does when it evicts from an LRU.
+    pub(crate) fn lose_reply(&mut self, place: Place) {
+        let (_, replies) = self.flows_in(place);
+        let map = match place {
+            Place::Established => MapName::Replies,
+            Place::Transient => MapName::TransientReplies,
+        };
+        for key in replies.keys() {
+            self.hash::<Tuple, Reply>(map).remove(key).unwrap();
+        }
+    }
+
+    /// Waits until the programs' clock has moved on by this many ticks.
+    pub(crate) fn wait_ticks(&mut self, ticks: u32) {
+        let mut now = || {
+            let options = TestRunOptions { data_in: Some(&[0; 14]), ..TestRunOptions::default() };
+            self.program("clock").test_run(options).unwrap().return_value
+        };
+        let start = now();
+        while now().wrapping_sub(start) < ticks {
+            std::thread::yield_now();
+        }
     }
 
     fn array<T: aya::Pod>(&mut self, map: MapName) -> Array<&mut MapData, T> {
@@ -211,7 +273,12 @@ impl Programs {
 
 fn load(sizes: &MapSizes) -> Ebpf {
     let mut loader = EbpfLoader::new();
-    loader.override_global("AYA_LOG_LEVEL", &0_u8, true);
+    let flows_per_interface = FLOWS_PER_INTERFACE.max(sizes.flows / 4);
+    loader
+        .override_global("AYA_LOG_LEVEL", &0_u8, true)
+        .override_global("FLOWS_PER_INTERFACE", &flows_per_interface, true)
+        // In these tests a second passes with every tick.
+        .override_global("TICKS_PER_SECOND", &1_u32, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map));
     }

@@ -1,0 +1,104 @@
+//! How a flow moves between its two places.
+//!
+//! Always in this order: into the new place, reply before flow; then out of the old one. Packets look in `flows`
+//! first and then in `transient`, so that on its way a flow is in both for a moment, and never in neither.
+
+use crate::{
+    flow::add_state,
+    maps::{self, Insert, Tier},
+};
+use mcs_proxy_ebpf::abi::{Address, Flow, FlowState, Port, Reply, Tuple};
+
+/// Makes a flow that its client has confirmed an established one: from now on nothing evicts it. `false` if there is
+/// no room, or none left for its interface: then it stays where it is, and tries again with its next packet.
+///
+/// What is in the transient pair stays there and is evicted in time; `flows` is looked up first.
+#[inline(always)]
+pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
+    // SAFETY: as in `flow::follow`. A copy: what is inserted must not change between reply and flow.
+    let mut flow = unsafe { *pointer };
+    if !maps::take_share(flow.interface) {
+        maps::count_unpromoted();
+        return false;
+    }
+    flow.state = flow.state.with(FlowState::ESTABLISHED);
+    let reply_key = reply_key(key, &flow);
+    let mut reply = reply_of(&flow);
+    reply.answered = 1;
+    let inserted = maps::insert_reply(Tier::Established, &reply_key, &reply, Insert::New).is_ok();
+    if inserted && maps::insert_flow(Tier::Established, key, &flow, Insert::New).is_ok() {
+        add_state(pointer, FlowState::ESTABLISHED);
+        return true;
+    }
+    if inserted {
+        maps::remove_reply(Tier::Established, &reply_key);
+    }
+    maps::give_share(flow.interface);
+    maps::count_unpromoted();
+    false
+}
+
+/// Moves a closed flow back: its late packets still find their way, and newer flows may evict it, with nobody's help.
+#[inline(always)]
+pub(crate) fn demote(key: &Tuple, pointer: *mut Flow) {
+    // SAFETY: as in `flow::follow`.
+    let flow = unsafe { *pointer };
+    let reply_key = reply_key(key, &flow);
+    let mut reply = reply_of(&flow);
+    reply.answered = 1;
+    let moved = maps::insert_reply(Tier::Transient, &reply_key, &reply, Insert::Overwrite).is_ok()
+        && maps::insert_flow(Tier::Transient, key, &flow, Insert::Overwrite).is_ok();
+    // If there is no room for it even there, it stays, and the daemon collects it.
+    if moved && maps::remove_flow(Tier::Established, key) {
+        maps::remove_reply(Tier::Established, &reply_key);
+        maps::give_share(flow.interface);
+    }
+}
+
+/// Puts back the reply of a flow that has lost it.
+#[inline(always)]
+pub(crate) fn restore_reply(tier: Tier, key: &Tuple, pointer: *mut Flow) {
+    // SAFETY: as in `flow::follow`.
+    let flow = unsafe { &*pointer };
+    let reply_key = reply_key(key, flow);
+    if maps::reply(tier, &reply_key).is_none() {
+        let reply = reply_of(flow);
+        // An error means that another packet was faster, or that there is no room: the next packet tries again.
+        let _lost = maps::insert_reply(tier, &reply_key, &reply, Insert::New);
+    }
+}
+
+/// Removes a flow from wherever it is. `backend` and `port` are those of its reply.
+#[inline(always)]
+pub(crate) fn forget(key: &Tuple, backend: &Address, port: Port, interface: u32) {
+    let reply_key = Tuple::new(key.client, key.client_port, *backend, port, key.protocol);
+    if maps::remove_flow(Tier::Established, key) {
+        maps::give_share(interface);
+        maps::remove_reply(Tier::Established, &reply_key);
+    }
+    maps::remove_flow(Tier::Transient, key);
+    maps::remove_reply(Tier::Transient, &reply_key);
+}
+
+/// The other half of a flow.
+#[inline(always)]
+pub(crate) fn reply_of(flow: &Flow) -> Reply {
+    Reply {
+        vip: flow.vip,
+        backend: flow.backend,
+        vip_port: flow.vip_port,
+        backend_port: flow.backend_port,
+        client_port: flow.client_port,
+        protocol: flow.protocol,
+        answered: flow.state.has(FlowState::ANSWERED) as u8,
+        backend_id: flow.backend_id,
+        service: flow.service,
+        interface: flow.interface,
+        last_seen: flow.last_seen,
+    }
+}
+
+#[inline(always)]
+fn reply_key(key: &Tuple, flow: &Flow) -> Tuple {
+    Tuple::new(key.client, key.client_port, flow.backend, flow.backend_port, key.protocol)
+}

@@ -1,0 +1,87 @@
+//! The memory of flows on the way to the pod.
+
+use crate::{
+    flow::{add_state, end_of, ticks},
+    life,
+    maps::{self, Tier},
+    packet::Packet,
+};
+use mcs_proxy_ebpf::abi::{Address, FlowState, Port, Reply, Tuple, Verdict};
+
+/// What a packet to a pod is translated to.
+pub(crate) struct Origin {
+    pub(crate) vip: Address,
+    pub(crate) port: Port,
+    pub(crate) service: u32,
+    pub(crate) backend_id: u32,
+    /// Nothing had come back on this flow before.
+    pub(crate) first: bool,
+}
+
+/// Looks up which flow the packet answers, and notes that it did.
+#[inline(always)]
+pub(crate) fn find(packet: &Packet, interface: u32) -> Result<Origin, Verdict> {
+    let key = Tuple::new(
+        packet.destination,
+        packet.destination_port,
+        packet.source,
+        packet.source_port,
+        packet.protocol.number(),
+    );
+    if let Some(pointer) = maps::reply(Tier::Established, &key) {
+        return follow(Tier::Established, pointer, packet, interface);
+    }
+    match maps::reply(Tier::Transient, &key) {
+        Some(pointer) => follow(Tier::Transient, pointer, packet, interface),
+        None => Err(Verdict::NoFlow),
+    }
+}
+
+#[inline(always)]
+fn follow(tier: Tier, pointer: *mut Reply, packet: &Packet, interface: u32) -> Result<Origin, Verdict> {
+    // SAFETY: the entry is memory of the map until this program ends. Other CPUs may write to it: every field is
+    // read once, and the check of the repeated key below shows whether it is still the entry that was looked up.
+    let reply = unsafe { &mut *pointer };
+    let origin = Origin {
+        vip: reply.vip,
+        port: reply.vip_port,
+        service: reply.service,
+        backend_id: reply.backend_id,
+        first: reply.answered == 0,
+    };
+    let owner = reply.interface;
+    if reply.backend != packet.source || reply.client_port != packet.destination_port {
+        return Err(Verdict::NoFlow);
+    }
+    if owner != interface {
+        return Err(Verdict::OtherInterface);
+    }
+    let now = ticks();
+    let end = end_of(packet, FlowState::BACKEND_FIN);
+    let late = now.wrapping_sub(reply.last_seen) >= maps::ticks_per_second();
+    if origin.first || end != FlowState::NEW || late {
+        reply.answered = 1;
+        reply.last_seen = now;
+        note(tier, packet, &origin, end, now);
+    }
+    Ok(origin)
+}
+
+/// The flow holds the state for both directions: a reply that changes it says so there.
+#[inline(always)]
+fn note(tier: Tier, packet: &Packet, origin: &Origin, end: FlowState, now: u32) {
+    let key = Tuple::new(
+        packet.destination,
+        packet.destination_port,
+        origin.vip,
+        origin.port,
+        packet.protocol.number(),
+    );
+    let Some(pointer) = maps::flow(tier, &key) else { return };
+    // SAFETY: as in `follow`.
+    unsafe { (*pointer).last_seen = now };
+    let state = add_state(pointer, end.with(FlowState::ANSWERED));
+    if tier == Tier::Established && end != FlowState::NEW && state.is_closed() {
+        life::demote(&key, pointer);
+    }
+}

@@ -1,0 +1,26 @@
+//! Old flows, and what flows refer to.
+
+mod clock;
+mod collector;
+mod timeouts;
+
+pub use clock::{Clock, TickRate};
+pub use collector::{Collected, Collector, reply_key};
+pub use timeouts::Timeouts;
+
+use super::{pins::PinsError, sys::SysError};
+use aya::{maps::MapError, programs::ProgramError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum FlowsError {
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    #[error("the pinned clock program")]
+    Clock(#[source] ProgramError),
+    #[error("map `{map}`: {source}")]
+    Scan { map: &'static str, source: SysError },
+    #[error("map `{map}`: {source}")]
+    Remove { map: &'static str, source: MapError },
+    #[error("the kernel's clock: {0}")]
+    Hz(#[source] SysError),
+}
