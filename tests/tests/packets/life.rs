@@ -147,9 +147,9 @@ fn a_reset_moves_a_flow_back_from_either_side() {
         each_family(TCP, SIZES, |net, programs| {
             shake_hands(programs, &net, net.backends[0]);
             if by_client {
-                from_client(programs, &net, "R")
+                from_client(programs, &net, "R");
             } else {
-                from_backend(programs, &net, "R")
+                from_backend(programs, &net, "R");
             }
             assert!(programs.flow_state().has(FlowState::RESET));
             assert_established(programs, 0);
