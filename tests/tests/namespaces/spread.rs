@@ -25,6 +25,28 @@ fn twenty_nine_connections_split_15_to_14_ten_times_over() -> Result<()> {
     Ok(())
 }
 
+/// Kernels before 6.6 have no TCX.
+#[test]
+fn clsact_in_place_of_tcx_splits_alike() -> Result<()> {
+    let stage = Stage::with(|service| service.annotated("enabled", "true"), &["--hook", "clsact"])?;
+    assert_split(&client::http(&stage.client.namespace, v4()?, 29)?, PODS);
+    assert_split(&client::udp(&stage.client.namespace, v6()?, 29)?, PODS_V6);
+    assert_eq!(stage.flows()?, 58);
+    Ok(())
+}
+
+/// What neither the annotation nor the label says, a flag does.
+#[test]
+fn flags_opt_in_and_choose_the_algorithm() -> Result<()> {
+    let arguments = ["--all-services", "--default-algorithm", "random"];
+    let stage = Stage::with(|service| service, &arguments)?;
+    let services = stage.daemon.services()?;
+    assert!(services.iter().all(|row| row.name == "serve" && row.algorithm == "random"), "{services:?}");
+    assert_eq!(client::http(&stage.client.namespace, v4()?, 3)?.len(), 3);
+    assert_eq!(stage.flows()?, 3);
+    Ok(())
+}
+
 #[test]
 fn ipv6_connections_and_datagrams_split_15_to_14() -> Result<()> {
     let stage = Stage::new()?;

@@ -31,6 +31,11 @@ impl Stage {
     }
 
     pub(crate) fn with_service(change: impl Fn(Service) -> Service) -> Result<Self> {
+        Self::with(change, &[])
+    }
+
+    /// With arguments for the daemon beyond the usual ones.
+    pub(crate) fn with(change: impl Fn(Service) -> Service, arguments: &[&str]) -> Result<Self> {
         let mut world = World::new()?;
         let remote = world.add_node("member1", "member1-node-1", &["10.10.0.0/16", "fd10:10::/64"])?;
         let node = world.add_node("member2", "member2-node-1", &["10.12.0.0/16", "fd10:12::/64"])?;
@@ -46,7 +51,8 @@ impl Stage {
             manifests.slice(&slice(provider, PODS[provider])?)?;
             manifests.slice(&slice(provider, PODS_V6[provider])?)?;
         }
-        let daemon = Daemon::start(&node, manifests.folder())?;
+        let source = format!("directory={}", manifests.folder().display());
+        let daemon = Daemon::start_with(&node, &[&["--source", &source], arguments].concat())?;
         Ok(Self { daemon, client, pods, manifests, node, world })
     }
 
