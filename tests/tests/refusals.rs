@@ -48,6 +48,11 @@ fn arguments_that_cannot_be_are_refused_with_the_way_out() -> Result<()> {
         &["/not/there", "create the directory"],
     )?;
     assert_refused(&node, &with(&["--kubeconfig", "/not/there"]), &["/not/there", "--kubeconfig"])?;
+    assert_refused(
+        &node,
+        &with(&["--source", "directory=/tmp", "--kubeconfig", "/not/used"]),
+        &["--kubeconfig is for --source kubernetes", "directory=/tmp"],
+    )?;
     assert_refused(&node, &with(&["--default-algorithm", "best"]), &["best", "round-robin", "random"])?;
     assert_refused(&node, &["services", "-o", "xml"], &["xml", "table", "json", "yaml"])?;
     assert_refused(&node, &["services", "--pin-dir", &format!("{pins}-none")], &["-none", "--pin-dir"])?;

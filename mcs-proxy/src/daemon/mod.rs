@@ -17,7 +17,7 @@ use crate::{
     },
     desired::Settings,
     observe::{catalog::Catalog, with_causes},
-    source::{self, Event, kubernetes::Locations},
+    source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
 use std::{
@@ -60,6 +60,12 @@ const QUEUE: usize = 1024;
 /// # Errors
 /// The daemon can't start, or a source ended.
 pub fn main(places: &Places, run: &Run) -> anyhow::Result<()> {
+    if let (SourceSpec::Directory(_), Some(_)) = (&run.source, &run.kubeconfig) {
+        anyhow::bail!(
+            "--kubeconfig is for --source kubernetes, and the source is {}: leave one out",
+            run.source
+        );
+    }
     logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -95,6 +101,9 @@ struct Daemon {
     /// The kernel refused something: everything is tried again.
     retry_due: Option<time::Instant>,
     reclaim_due: Option<time::Instant>,
+    /// Interfaces that refused the programs, and when they are asked again.
+    unattached: BTreeMap<u32, String>,
+    attach_due: Option<time::Instant>,
 }
 
 /// What a scan of the flow maps brought, and when it began.
@@ -133,6 +142,8 @@ impl Daemon {
             catalog_failure: None,
             retry_due: None,
             reclaim_due: None,
+            unattached: BTreeMap::new(),
+            attach_due: None,
         })
     }
 
@@ -165,6 +176,7 @@ impl Daemon {
                 }
                 Some(event) = events.recv(), if attached => self.take(event, &mut events),
                 () = at(self.retry_due) => self.commit(),
+                () = at(self.attach_due) => self.attach_again()?,
                 () = at(self.catalog_due) => self.write_catalog(),
                 () = at(self.reclaim_due) => {
                     self.reclaim_due = None;
@@ -250,6 +262,7 @@ impl Daemon {
             InterfaceEvent::Snapshot(pods) => self.adopt_interfaces(&pods),
             InterfaceEvent::Appeared { index, name } => self.attach(index, &name),
             InterfaceEvent::Vanished { index } => {
+                self.unattached.remove(&index);
                 self.detach(index);
                 Ok(())
             }
@@ -266,6 +279,7 @@ impl Daemon {
             Ok(swept) => info!(indices = ?swept, "interfaces of an earlier run are gone: detached"),
             Err(failure) => warn!("{}", with_causes(&failure)),
         }
+        self.unattached.clear();
         pods.iter().try_for_each(|(&index, name)| self.attach(index, name))
     }
 
@@ -275,10 +289,26 @@ impl Daemon {
             Err(LinkError::Gone { .. }) => debug!(interface = name, index, "gone before it was attached"),
             Err(failure) => {
                 self.ensure_pinned()?;
-                error!(interface = name, "{}; its pod is not served by us", with_causes(&failure));
+                // Told once; tried again until it succeeds or the interface goes.
+                if self.unattached.insert(index, name.to_owned()).is_none() {
+                    error!(
+                        interface = name,
+                        "{}; until that ends its pod is not served by us",
+                        with_causes(&failure)
+                    );
+                }
+                self.attach_due = Some(time::Instant::now() + RETRY_DELAY);
+                return Ok(());
             }
         }
+        self.unattached.remove(&index);
         Ok(())
+    }
+
+    fn attach_again(&mut self) -> anyhow::Result<()> {
+        self.attach_due = None;
+        let unattached = self.unattached.clone();
+        unattached.iter().try_for_each(|(&index, name)| self.attach(index, name))
     }
 
     /// # Errors
