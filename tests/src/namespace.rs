@@ -84,6 +84,15 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
 
+    /// Makes an interface send packets as they are on a wire: one segment each, checksums computed.
+    ///
+    /// # Errors
+    /// ethtool's.
+    pub fn turn_off_offloads(&self, interface: &str) -> Result<()> {
+        let off = ["tx", "off", "tso", "off", "gso", "off", "gro", "off", "tx-udp-segmentation", "off"];
+        run(self.command("ethtool")?.args(["-K", interface]).args(off)).map(drop)
+    }
+
     /// Loads nftables rules here.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ const GO: &str = "golang-go";
 
 /// Programs that the demo and the tests call, with their packages.
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
-const TEST: [(&str, &str); 1] = [("openssl", "openssl")];
+const TEST: [(&str, &str); 2] = [("openssl", "openssl"), ("ethtool", "ethtool")];
 
 /// The packages that are missing for a purpose.
 pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static str> {
