@@ -5,7 +5,8 @@ use super::{
     slots::{put_in_order, slots},
 };
 use crate::model::{
-    EndpointSlice, ObjectKind, ObjectRef, Problem, Service, ServicePort, SourceCluster, rejection,
+    EndpointSlice, ObjectKind, ObjectRef, Problem, Service, ServicePort, SessionAffinity, SourceCluster,
+    rejection,
 };
 use mcs_proxy_ebpf::abi::Protocol;
 use std::{collections::BTreeMap, net::IpAddr};
@@ -72,6 +73,10 @@ fn frontend<'a>(
         service: service.key.clone(),
         port_name: port.name.clone(),
         algorithm: service.algorithm.unwrap_or(settings.default_algorithm),
+        affinity_seconds: match service.session_affinity {
+            SessionAffinity::None => 0,
+            SessionAffinity::ClientIp { timeout_seconds } => timeout_seconds,
+        },
         slots: slots(&candidates),
         serving,
         endpoints: candidates.iter().map(Candidate::judged).collect(),

@@ -66,6 +66,16 @@ fn every_port_on_every_address_is_a_frontend() {
     assert!(frontends.is_sorted_by_key(|(key, _)| *key));
 }
 
+#[test]
+fn affinity_is_every_frontends_with_its_timeout() {
+    let mut affine = service("serve", "10.13.0.1");
+    let seconds = |service: &Service| of(service, &[]).0.remove(0).1.affinity_seconds;
+    assert_eq!(seconds(&affine), 0);
+    affine.session_affinity = SessionAffinity::ClientIp { timeout_seconds: 10 };
+    assert_eq!(seconds(&affine), 10);
+    assert_eq!(of(&affine, &[]).1, []);
+}
+
 /// Rows: what the object says, its name; whether it is ours without and with `--all-services`.
 #[test]
 fn which_services_are_ours() {
@@ -108,8 +118,6 @@ fn what_is_not_served_is_said() {
         service.opt_in = OptIn::Refused;
         service.kube_proxy_beneath = false;
     };
-    let affine: Change =
-        |service| service.session_affinity = SessionAffinity::ClientIp { timeout_seconds: 10 };
     let local: Change = |service| service.internal_traffic_policy = TrafficPolicy::Local;
     let headless: Change = |service| service.cluster_ips.clear();
     let sctp: Change = |service| service.ports[0].protocol = Protocol::Sctp;
@@ -122,7 +130,6 @@ fn what_is_not_served_is_said() {
         (labelled, label, "node ports", 1),
         (both, label, "node ports", 1),
         (refused, label, "nobody serves it", 0),
-        (affine, "spec.sessionAffinity", "ClientIP is not honoured yet", 1),
         (local, "spec.internalTrafficPolicy", "Local is not honoured yet", 1),
         (headless, "spec.clusterIP", "there is none", 0),
         (sctp, "spec.ports[0].protocol", "SCTP is not served yet", 0),
@@ -138,7 +145,7 @@ fn what_is_not_served_is_said() {
     let mut others = service("serve", "10.13.0.1");
     others.opt_in = OptIn::OtherProxy;
     others.kube_proxy_beneath = false;
-    affine(&mut others);
+    local(&mut others);
     assert_eq!(of(&others, &[]), (vec![], vec![]), "not ours to comment on");
 }
 

@@ -62,6 +62,8 @@ pub struct Frontend {
     pub service: NamespacedName,
     pub port_name: String,
     pub algorithm: Algorithm,
+    /// ClientIP affinity's timeout; 0: no affinity.
+    pub affinity_seconds: u32,
     /// Where new flows go, in the order of the wheel; an address may have several slots.
     pub slots: Vec<SocketAddr>,
     /// Not in the slots, but flows that are there may stay: serving, yet terminating or not preferred.

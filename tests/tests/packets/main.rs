@@ -1,6 +1,7 @@
 //! What each kind of packet becomes: the real programs, run by the kernel on packets written down here.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod choice;
 mod life;
 mod programs;
 mod wire;
@@ -52,7 +53,7 @@ fn each_case(check: impl Fn(Net, u8, &mut Programs)) {
 }
 
 fn round_robin<'a>(net: &Net, protocol: u8, slots: &'a [(SocketAddr, u32)]) -> Frontend<'a> {
-    Frontend { vip: net.vip, protocol, algorithm: Algorithm::RoundRobin, slots }
+    Frontend { vip: net.vip, protocol, algorithm: Algorithm::RoundRobin, affinity_seconds: 0, slots }
 }
 
 /// The first packet of a flow: a SYN, or a datagram.
