@@ -3,7 +3,6 @@ use crate::model::{
     Endpoint, OptIn, SessionAffinity, SlicePort, TrafficPolicy,
     testing::{cases, endpoint, key, service, slice},
 };
-use mcs_proxy_ebpf::abi::Algorithm;
 use proptest::prelude::*;
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -74,6 +73,17 @@ fn affinity_is_every_frontends_with_its_timeout() {
     affine.session_affinity = SessionAffinity::ClientIp { timeout_seconds: 10 };
     assert_eq!(seconds(&affine), 10);
     assert_eq!(of(&affine, &[]).1, []);
+}
+
+#[test]
+fn maglevs_slots_are_its_table() {
+    let mut hashed = service("serve", "10.13.0.1");
+    hashed.algorithm = Some(Algorithm::Maglev);
+    let slices = |names: [&str; 2]| names.map(|ip| slice(&format!("serve-{ip}"), "serve", "local", &[ip]));
+    let slots = |slices: &[EndpointSlice]| of(&hashed, slices).0.remove(0).1.slots;
+    let table = slots(&slices(["10.12.0.6", "10.12.0.7"]));
+    assert_eq!(table.len(), 4093);
+    assert_eq!(slots(&slices(["10.12.0.7", "10.12.0.6"])), table);
 }
 
 /// Rows: what the object says, its name; whether it is ours without and with `--all-services`.

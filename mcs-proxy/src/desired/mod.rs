@@ -7,6 +7,7 @@ mod eligibility;
 mod frontends;
 #[cfg(test)]
 mod karmada_tests;
+mod maglev;
 mod opt_in;
 mod resolver;
 mod slots;
@@ -72,6 +73,14 @@ pub struct Frontend {
     pub endpoints: Vec<JudgedEndpoint>,
 }
 
+impl Frontend {
+    /// How many endpoints take new flows.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.verdict.takes_flows()).count()
+    }
+}
+
 /// An endpoint and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgedEndpoint {
@@ -100,6 +109,11 @@ pub enum EndpointVerdict {
 }
 
 impl EndpointVerdict {
+    #[must_use]
+    pub const fn takes_flows(self) -> bool {
+        matches!(self, Self::Used | Self::UsedTerminating)
+    }
+
     /// In the words that `mcs-proxy services` prints.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
