@@ -1,10 +1,10 @@
-//! From what a client calls to the backend of a new flow: one hash, two array reads.
+//! From what a client calls to the backend of a new flow: one hash, two array reads; one more hash with affinity.
 
-use crate::{maps, packet::Packet};
+use crate::{affinity, maps, packet::Packet};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use mcs_proxy_ebpf::{
-    abi::{Address, Port, Protocol, ServiceKey, Verdict},
-    select::select,
+    abi::{Address, Affinity, AffinityKey, Port, Protocol, ServiceKey, Verdict},
+    select::{flow_hash, select},
 };
 
 /// The backend that a new flow gets.
@@ -16,12 +16,23 @@ pub(crate) struct Choice {
     pub(crate) service: u32,
 }
 
+/// What does not fit on the stack beside the flow that is about to be made.
+#[repr(C)]
+pub(crate) struct Scratch {
+    service_key: ServiceKey,
+    pub(crate) choice: Choice,
+    pub(crate) affinity_key: AffinityKey,
+    pub(crate) affinity: Affinity,
+}
+
 /// Chooses for a packet that belongs to no flow. Only a SYN or a datagram may open one: what else arrives belongs
 /// to a connection that was there before us, and what is beneath us has it.
 #[inline(always)]
-pub(crate) fn choose(packet: &Packet) -> Result<Choice, Verdict> {
-    let key = ServiceKey::new(packet.destination, packet.destination_port, packet.protocol.number());
-    let frontend = maps::frontend_index(&key).ok_or(Verdict::NoService)?;
+pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
+    let scratch = maps::scratch().ok_or(Verdict::Corrupt)?;
+    scratch.service_key =
+        ServiceKey::new(packet.destination, packet.destination_port, packet.protocol.number());
+    let frontend = maps::frontend_index(&scratch.service_key).ok_or(Verdict::NoService)?;
     if matches!(packet.protocol, Protocol::Tcp) && !packet.is_syn() {
         return Err(Verdict::UnknownConnection);
     }
@@ -38,24 +49,39 @@ pub(crate) fn choose(packet: &Packet) -> Result<Choice, Verdict> {
     if header.count == 0 {
         return Err(Verdict::NoBackend);
     }
+    let timeout = header.affinity_seconds;
+    if timeout != 0 && affinity::recall(scratch, header.service, &packet.source, timeout) {
+        return Ok(&scratch.choice);
+    }
     let index = select(
         header.algorithm,
         header.count,
         || maps::take_turn(header.service),
         // SAFETY: the helper takes nothing and touches nothing of ours.
         || unsafe { bpf_get_prandom_u32() },
-        // Maglev tables are not written yet; a header that asks for one falls back to chance.
-        || unsafe { bpf_get_prandom_u32() },
+        || {
+            flow_hash(
+                &packet.source,
+                packet.source_port,
+                &packet.destination,
+                packet.destination_port,
+                packet.protocol.number(),
+            )
+        },
     )
     .ok_or(Verdict::Corrupt)?;
     let slot = maps::element(extent.wrapping_add(1).wrapping_add(index))
         .and_then(|element| element.as_slot())
         .ok_or(Verdict::Corrupt)?;
-    Ok(Choice {
+    scratch.choice = Choice {
         address: slot.address,
         port: slot.port,
         backend_id: slot.backend,
         generation: maps::backend_state(slot.backend).generation(),
         service: header.service,
-    })
+    };
+    if timeout != 0 {
+        affinity::note(scratch, &packet.source);
+    }
+    Ok(&scratch.choice)
 }

@@ -5,6 +5,7 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "atomic_xadd is the only way to a fetching add on this target")]
 
+mod affinity;
 mod flow;
 mod life;
 mod lookup;

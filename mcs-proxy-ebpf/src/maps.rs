@@ -1,6 +1,7 @@
 //! The maps. They are private to this file: the rest of the programs goes through the getters, which say what a
 //! lookup means. Sizes are those of the contract's defaults; the loader overrides them.
 
+use crate::lookup::Scratch;
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -55,6 +56,9 @@ static TRANSIENT: LruHashMap<Tuple, Flow> = LruHashMap::with_max_entries(SIZES.t
 static TRANSIENT_REPLIES: LruHashMap<Tuple, Reply> = LruHashMap::with_max_entries(SIZES.transient, 0);
 #[map(name = "affinity")]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(SIZES.affinity, 0);
+// Not of the contract: nobody else sees it, so it is not pinned.
+#[map(name = "scratch")]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(SIZES.fragments, 0);
 #[map(name = "interface_flows")]
@@ -179,6 +183,25 @@ pub(crate) fn remove_reply(tier: Tier, key: &Tuple) {
         Tier::Established => REPLIES.remove(key),
         Tier::Transient => TRANSIENT_REPLIES.remove(key),
     };
+}
+
+/// Where a client's last flow went. The kernel may reuse the memory at once: see [`Affinity::seal`].
+#[inline(always)]
+pub(crate) fn affinity(key: &AffinityKey) -> Option<*mut Affinity> {
+    AFFINITY.get_ptr_mut(key)
+}
+
+#[inline(always)]
+pub(crate) fn insert_affinity(key: &AffinityKey, entry: &Affinity) {
+    // It fails if all elements are being written at this moment: then the client's next flow selects anew.
+    let _inserted = AFFINITY.insert(key, entry, 0);
+}
+
+/// Memory of this CPU until the program ends, for what does not fit on the stack. To be asked for once.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
+    Some(unsafe { &mut *SCRATCH.get_ptr_mut(0)? })
 }
 
 /// Takes one established flow out of an interface's share; `false` if it has used it up.

@@ -60,7 +60,7 @@ fn translate(ctx: &TcContext) -> Result<Verdict, Verdict> {
         return Ok(Verdict::Forwarded);
     }
     let choice = lookup::choose(&packet)?;
-    flow::open(&key, &packet, interface, &choice, &known)?;
+    flow::open(&key, &packet, interface, choice, &known)?;
     rewrite(ctx, &packet, End::Destination, &choice.address, choice.port)?;
     maps::count_service(choice.service, |counters| {
         counters.flows += 1;

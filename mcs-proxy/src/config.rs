@@ -89,7 +89,8 @@ pub struct Sizes {
     /// Frontends: one for each VIP, port and protocol
     #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.frontends, value_parser = size(1 << 22))]
     pub max_frontends: u32,
-    /// Slots: one for each endpoint of each frontend, and one more for each frontend
+    /// Slots: one for each endpoint of each frontend, and one more for each frontend; a frontend with maglev and two
+    /// endpoints or more has 4093, with more than 40 endpoints 65521
     #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.elements, value_parser = size(1 << 26))]
     pub max_slots: u32,
     /// Backends: one for each endpoint of each frontend
@@ -193,6 +194,7 @@ pub enum Output {
 pub enum AlgorithmName {
     RoundRobin,
     Random,
+    Maglev,
 }
 
 impl From<AlgorithmName> for Algorithm {
@@ -200,6 +202,7 @@ impl From<AlgorithmName> for Algorithm {
         match name {
             AlgorithmName::RoundRobin => Self::RoundRobin,
             AlgorithmName::Random => Self::Random,
+            AlgorithmName::Maglev => Self::Maglev,
         }
     }
 }

@@ -76,8 +76,8 @@ fn measure(family: &'static str, vip: SocketAddr, backend: SocketAddr) -> Vec<Ro
     let there = [(backend, 1)];
     let back = [(vip, 2)];
     let algorithm = Algorithm::RoundRobin;
-    programs.add(&Frontend { vip, protocol: TCP, algorithm, slots: &there });
-    programs.add(&Frontend { vip: backend, protocol: TCP, algorithm, slots: &back });
+    programs.add(&Frontend { vip, protocol: TCP, algorithm, affinity_seconds: 0, slots: &there });
+    programs.add(&Frontend { vip: backend, protocol: TCP, algorithm, affinity_seconds: 0, slots: &back });
 
     let client =
         SocketAddr::new(if vip.is_ipv4() { "10.12.0.9" } else { "fd00:10:12::9" }.parse().unwrap(), 40_000);

@@ -1,6 +1,7 @@
 //! What is remembered about a flow, on the way to its backend and on the way back.
 
 use super::{Address, Port};
+use crate::select::mix;
 
 /// Key of the flow maps. In `flows` and `transient` the peer is the VIP that the client called; in `replies` and
 /// `transient_replies` it is the backend that answers.
@@ -158,15 +159,52 @@ impl AffinityKey {
     }
 }
 
-/// Value of `affinity`: where this client's last flow went.
+/// Value of `affinity`: where this client's last flow went. It has the backend's address as well as its id, so that
+/// nobody need search the slots for it: an id of the same generation means the same address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Affinity {
+    pub backend: Address,
+    /// Of everything else but `last_used`, and of the key. The kernel may hand the memory to another client while a
+    /// program reads it; what was read then, half of each perhaps, does not fit.
+    pub seal: u64,
     pub backend_id: u32,
     pub generation: u32,
     /// Ticks at the last new flow.
     pub last_used: u32,
-    pub pad: u32,
+    pub backend_port: Port,
+    pub pad: u16,
+}
+
+impl Affinity {
+    /// With the seal that belongs to it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sealed(mut self, key: &AffinityKey) -> Self {
+        self.seal = self.seal_for(key);
+        self
+    }
+
+    /// Whether this is what was written under the key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(&self, key: &AffinityKey) -> bool {
+        self.seal == self.seal_for(key)
+    }
+
+    #[inline(always)]
+    const fn seal_for(&self, key: &AffinityKey) -> u64 {
+        let [client_first, client_second] = key.client.words();
+        let [backend_first, backend_second] = self.backend.words();
+        mix([
+            client_first,
+            client_second,
+            backend_first,
+            backend_second,
+            self.backend_id as u64 | ((self.generation as u64) << 32),
+            key.service as u64 | ((self.backend_port.raw() as u64) << 32),
+        ])
+    }
 }
 
 /// Key of `fragments`: what names a fragmented datagram (RFC 791 section 3.2, RFC 8200 section 4.5).
@@ -195,5 +233,41 @@ pub struct Fragment {
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<Flow>() == 64);
 const _: () = assert!(size_of::<Reply>() == 56);
-const _: () = assert!(size_of::<AffinityKey>() == 24 && size_of::<Affinity>() == 16);
+const _: () = assert!(size_of::<AffinityKey>() == 24 && size_of::<Affinity>() == 40);
 const _: () = assert!(size_of::<FragmentKey>() == 40 && size_of::<Fragment>() == 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{IpAddr, Ipv4Addr};
+
+    #[test]
+    fn a_seal_fits_its_own_key_and_fields_alone() {
+        let address = |n: u8| Address::from(IpAddr::V4(Ipv4Addr::new(10, 12, 0, n)));
+        let key = AffinityKey::new(7, address(9));
+        let entry = Affinity {
+            backend: address(1),
+            seal: 0,
+            backend_id: 3,
+            generation: 2,
+            last_used: 0,
+            backend_port: Port::new(8080),
+            pad: 0,
+        }
+        .sealed(&key);
+        assert!(entry.is_of(&key));
+        assert!(Affinity { last_used: 99, ..entry }.is_of(&key), "renewed in place");
+        for other in [AffinityKey::new(8, address(9)), AffinityKey::new(7, address(8))] {
+            assert!(!entry.is_of(&other));
+        }
+        for torn in [
+            Affinity { backend: address(2), ..entry },
+            Affinity { backend_id: 4, ..entry },
+            Affinity { generation: 3, ..entry },
+            Affinity { backend_port: Port::new(8081), ..entry },
+            Affinity { seal: 0, ..entry },
+        ] {
+            assert!(!torn.is_of(&key));
+        }
+    }
+}

@@ -25,7 +25,7 @@ pub(super) struct Frontend {
     pub(super) key: FrontendKey,
     pub(super) algorithm: &'static str,
     pub(super) counters: ServiceCounters,
-    /// One for each backend in the slots, in the order of their first slots.
+    /// One for each backend in the slots, in the order of their first slots; with Maglev, of their addresses.
     pub(super) backends: Vec<Backend>,
 }
 
@@ -134,6 +134,10 @@ fn frontend(
             inactive: load.inactive,
             counters: pins.backend_counters(slot.backend)?,
         });
+    }
+    if dumped.header.algorithm == Algorithm::Maglev {
+        // The first entries of its table are in no order that says anything.
+        backends.sort_by_key(|backend| backend.address);
     }
     Ok(Frontend {
         key: dumped.key,

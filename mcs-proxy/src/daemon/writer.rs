@@ -5,7 +5,7 @@ use crate::{
         Dataplane, DataplaneError, Operation,
         table::{CapacityError, Plan, Rejected, Table},
     },
-    desired::{Changes, Desired, FrontendKey, Resolver, Settings},
+    desired::{Changes, Desired, Frontend, FrontendKey, Resolver, Settings},
     model::{Model, NamespacedName, Problem, ProblemTracker},
     source::Event,
 };
@@ -122,7 +122,7 @@ impl<D: Dataplane> Writer<D> {
             first,
             changed: changes.upserts.len() + changes.removals.len(),
             frontends: desired.len(),
-            backends: desired.values().map(|frontend| frontend.slots.len()).sum(),
+            backends: desired.values().map(Frontend::used).sum(),
         })
     }
 

@@ -1,13 +1,15 @@
 use super::{
     EndpointVerdict, Frontend, FrontendKey, Settings,
     eligibility::{Candidate, judge},
+    maglev,
     opt_in::{is_ours, reference, unserved},
     slots::{put_in_order, slots},
 };
 use crate::model::{
-    EndpointSlice, ObjectKind, ObjectRef, Problem, Service, ServicePort, SourceCluster, rejection,
+    EndpointSlice, ObjectKind, ObjectRef, Problem, Service, ServicePort, SessionAffinity, SourceCluster,
+    rejection,
 };
-use mcs_proxy_ebpf::abi::Protocol;
+use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// The frontends of one Service, whose slices these are (in the order of their names), and what is wrong: a frontend
@@ -68,11 +70,20 @@ fn frontend<'a>(
         .collect();
     serving.sort_unstable();
     serving.dedup();
+    let algorithm = service.algorithm.unwrap_or(settings.default_algorithm);
+    let slots = slots(&candidates);
     Frontend {
         service: service.key.clone(),
         port_name: port.name.clone(),
-        algorithm: service.algorithm.unwrap_or(settings.default_algorithm),
-        slots: slots(&candidates),
+        algorithm,
+        affinity_seconds: match service.session_affinity {
+            SessionAffinity::None => 0,
+            SessionAffinity::ClientIp { timeout_seconds } => timeout_seconds,
+        },
+        slots: match algorithm {
+            Algorithm::Maglev => maglev::table(&slots),
+            Algorithm::RoundRobin | Algorithm::Random => slots,
+        },
         serving,
         endpoints: candidates.iter().map(Candidate::judged).collect(),
     }

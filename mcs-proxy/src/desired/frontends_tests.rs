@@ -3,7 +3,6 @@ use crate::model::{
     Endpoint, OptIn, SessionAffinity, SlicePort, TrafficPolicy,
     testing::{cases, endpoint, key, service, slice},
 };
-use mcs_proxy_ebpf::abi::Algorithm;
 use proptest::prelude::*;
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -66,6 +65,27 @@ fn every_port_on_every_address_is_a_frontend() {
     assert!(frontends.is_sorted_by_key(|(key, _)| *key));
 }
 
+#[test]
+fn affinity_is_every_frontends_with_its_timeout() {
+    let mut affine = service("serve", "10.13.0.1");
+    let seconds = |service: &Service| of(service, &[]).0.remove(0).1.affinity_seconds;
+    assert_eq!(seconds(&affine), 0);
+    affine.session_affinity = SessionAffinity::ClientIp { timeout_seconds: 10 };
+    assert_eq!(seconds(&affine), 10);
+    assert_eq!(of(&affine, &[]).1, []);
+}
+
+#[test]
+fn maglevs_slots_are_its_table() {
+    let mut hashed = service("serve", "10.13.0.1");
+    hashed.algorithm = Some(Algorithm::Maglev);
+    let slices = |names: [&str; 2]| names.map(|ip| slice(&format!("serve-{ip}"), "serve", "local", &[ip]));
+    let slots = |slices: &[EndpointSlice]| of(&hashed, slices).0.remove(0).1.slots;
+    let table = slots(&slices(["10.12.0.6", "10.12.0.7"]));
+    assert_eq!(table.len(), 4093);
+    assert_eq!(slots(&slices(["10.12.0.7", "10.12.0.6"])), table);
+}
+
 /// Rows: what the object says, its name; whether it is ours without and with `--all-services`.
 #[test]
 fn which_services_are_ours() {
@@ -108,8 +128,6 @@ fn what_is_not_served_is_said() {
         service.opt_in = OptIn::Refused;
         service.kube_proxy_beneath = false;
     };
-    let affine: Change =
-        |service| service.session_affinity = SessionAffinity::ClientIp { timeout_seconds: 10 };
     let local: Change = |service| service.internal_traffic_policy = TrafficPolicy::Local;
     let headless: Change = |service| service.cluster_ips.clear();
     let sctp: Change = |service| service.ports[0].protocol = Protocol::Sctp;
@@ -122,7 +140,6 @@ fn what_is_not_served_is_said() {
         (labelled, label, "node ports", 1),
         (both, label, "node ports", 1),
         (refused, label, "nobody serves it", 0),
-        (affine, "spec.sessionAffinity", "ClientIP is not honoured yet", 1),
         (local, "spec.internalTrafficPolicy", "Local is not honoured yet", 1),
         (headless, "spec.clusterIP", "there is none", 0),
         (sctp, "spec.ports[0].protocol", "SCTP is not served yet", 0),
@@ -138,7 +155,7 @@ fn what_is_not_served_is_said() {
     let mut others = service("serve", "10.13.0.1");
     others.opt_in = OptIn::OtherProxy;
     others.kube_proxy_beneath = false;
-    affine(&mut others);
+    local(&mut others);
     assert_eq!(of(&others, &[]), (vec![], vec![]), "not ours to comment on");
 }
 

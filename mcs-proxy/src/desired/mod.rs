@@ -7,6 +7,7 @@ mod eligibility;
 mod frontends;
 #[cfg(test)]
 mod karmada_tests;
+mod maglev;
 mod opt_in;
 mod resolver;
 mod slots;
@@ -62,12 +63,22 @@ pub struct Frontend {
     pub service: NamespacedName,
     pub port_name: String,
     pub algorithm: Algorithm,
+    /// ClientIP affinity's timeout; 0: no affinity.
+    pub affinity_seconds: u32,
     /// Where new flows go, in the order of the wheel; an address may have several slots.
     pub slots: Vec<SocketAddr>,
     /// Not in the slots, but flows that are there may stay: serving, yet terminating or not preferred.
     pub serving: Vec<SocketAddr>,
     /// Every endpoint that the Service's slices list for this port, with what was decided and why.
     pub endpoints: Vec<JudgedEndpoint>,
+}
+
+impl Frontend {
+    /// How many endpoints take new flows.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.verdict.takes_flows()).count()
+    }
 }
 
 /// An endpoint and what became of it.
@@ -98,6 +109,11 @@ pub enum EndpointVerdict {
 }
 
 impl EndpointVerdict {
+    #[must_use]
+    pub const fn takes_flows(self) -> bool {
+        matches!(self, Self::Used | Self::UsedTerminating)
+    }
+
     /// In the words that `mcs-proxy services` prints.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

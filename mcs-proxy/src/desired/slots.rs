@@ -1,4 +1,4 @@
-use super::{EndpointVerdict, eligibility::Candidate};
+use super::eligibility::Candidate;
 use std::net::SocketAddr;
 
 /// Puts the endpoints in the order of the wheel and of display: this cluster's first, then by cluster, then by
@@ -12,8 +12,9 @@ pub(super) fn put_in_order(candidates: &mut [Candidate<'_>]) {
 
 /// Where new flows go, each endpoint once.
 pub(super) fn slots(candidates: &[Candidate<'_>]) -> Vec<SocketAddr> {
-    let takes_flows = |candidate: &&Candidate<'_>| {
-        matches!(candidate.verdict, EndpointVerdict::Used | EndpointVerdict::UsedTerminating)
-    };
-    candidates.iter().filter(takes_flows).map(|candidate| candidate.address).collect()
+    candidates
+        .iter()
+        .filter(|candidate| candidate.verdict.takes_flows())
+        .map(|candidate| candidate.address)
+        .collect()
 }

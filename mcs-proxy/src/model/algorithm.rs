@@ -1,15 +1,11 @@
 use mcs_proxy_ebpf::abi::Algorithm;
 
-/// A name of an algorithm, in `mcs-proxy.io/algorithm` or `--default-algorithm`, that is not to be had.
+/// A name in `mcs-proxy.io/algorithm` that is no algorithm's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnknownAlgorithm {
-    #[error("`maglev` is not served by this version; use round-robin or random")]
-    NotServedYet,
-    #[error("`{0}` is no algorithm; use round-robin or random")]
-    Name(String),
-}
+#[error("`{0}` is no algorithm; use round-robin, random or maglev")]
+pub struct UnknownAlgorithm(String);
 
-/// The algorithm of this name: `round-robin` or `random`.
+/// The algorithm of this name: `round-robin`, `random` or `maglev`.
 ///
 /// # Errors
 /// Any other name.
@@ -17,8 +13,8 @@ pub fn parse_algorithm(name: &str) -> Result<Algorithm, UnknownAlgorithm> {
     match name {
         "round-robin" => Ok(Algorithm::RoundRobin),
         "random" => Ok(Algorithm::Random),
-        "maglev" => Err(UnknownAlgorithm::NotServedYet),
-        other => Err(UnknownAlgorithm::Name(other.escape_debug().take(80).collect())),
+        "maglev" => Ok(Algorithm::Maglev),
+        other => Err(UnknownAlgorithm(other.escape_debug().take(80).collect())),
     }
 }
 
@@ -38,12 +34,11 @@ mod tests {
 
     #[test]
     fn names_and_algorithms_go_both_ways() {
-        for algorithm in [Algorithm::RoundRobin, Algorithm::Random] {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::Random, Algorithm::Maglev] {
             assert_eq!(parse_algorithm(algorithm_name(algorithm)), Ok(algorithm));
         }
-        assert_eq!(parse_algorithm("maglev"), Err(UnknownAlgorithm::NotServedYet));
         for name in ["", "rr", "Random"] {
-            assert!(parse_algorithm(name).unwrap_err().to_string().contains("round-robin or random"));
+            assert!(parse_algorithm(name).unwrap_err().to_string().contains("round-robin, random or maglev"));
         }
     }
 }

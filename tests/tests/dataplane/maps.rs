@@ -33,6 +33,7 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
         service: NamespacedName::new("default", "serve"),
         port_name: String::new(),
         algorithm: Algorithm::RoundRobin,
+        affinity_seconds: 0,
         slots: slots.iter().copied().map(address).collect(),
         serving: Vec::new(),
         endpoints: Vec::new(),

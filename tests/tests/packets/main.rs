@@ -1,8 +1,10 @@
 //! What each kind of packet becomes: the real programs, run by the kernel on packets written down here.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod choice;
 mod life;
 mod programs;
+mod turns;
 mod wire;
 
 use mcs_proxy_ebpf::abi::{Algorithm, BackendState, Direction, Element, Header, Liveness, Verdict};
@@ -52,7 +54,7 @@ fn each_case(check: impl Fn(Net, u8, &mut Programs)) {
 }
 
 fn round_robin<'a>(net: &Net, protocol: u8, slots: &'a [(SocketAddr, u32)]) -> Frontend<'a> {
-    Frontend { vip: net.vip, protocol, algorithm: Algorithm::RoundRobin, slots }
+    Frontend { vip: net.vip, protocol, algorithm: Algorithm::RoundRobin, affinity_seconds: 0, slots }
 }
 
 /// The first packet of a flow: a SYN, or a datagram.
@@ -332,9 +334,15 @@ fn two_open_flows_never_share_a_tuple_on_the_wire() {
 #[test]
 fn corrupt_maps_pass_packets_and_remember_nothing() {
     type Damage = fn(&mut Programs, Header);
-    let damages: [(&str, Damage); 5] = [
+    let damages: [(&str, Damage); 6] = [
         ("an extent out of range", |programs, _| programs.publish(1, 1 << 20)),
         ("no header", |programs, _| programs.set_element(1, Element::default())),
+        ("an extent whose last slots are out of range", |programs, header| {
+            // `Programs::load` makes 256 elements.
+            let last = 255;
+            programs.set_element(last, Element::header(&header));
+            programs.publish(1, last);
+        }),
         ("another frontend's extent", |programs, header| {
             programs.set_element(1, Element::header(&Header { frontend: 9, ..header }));
         }),

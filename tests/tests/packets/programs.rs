@@ -7,8 +7,8 @@ use aya::{
 };
 use caps::{CapSet, Capability};
 use mcs_proxy_ebpf::abi::{
-    Algorithm, BackendCounters, BackendState, Direction, Element, Flow, FlowState, Header, Liveness, MapName,
-    MapSizes, Reply, ServiceCounters, ServiceKey, Slot, Tuple, Verdict, hot_bit,
+    Affinity, AffinityKey, Algorithm, BackendCounters, BackendState, Direction, Element, Flow, FlowState,
+    Header, Liveness, MapName, MapSizes, Reply, ServiceCounters, ServiceKey, Slot, Tuple, Verdict, hot_bit,
 };
 use mcs_proxy_tests::netns;
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -49,6 +49,7 @@ pub(crate) struct Frontend<'a> {
     pub(crate) vip: SocketAddr,
     pub(crate) protocol: u8,
     pub(crate) algorithm: Algorithm,
+    pub(crate) affinity_seconds: u32,
     /// Address and backend id of each slot.
     pub(crate) slots: &'a [(SocketAddr, u32)],
 }
@@ -95,7 +96,7 @@ impl Programs {
             service: index,
             frontend: index,
             algorithm: frontend.algorithm,
-            affinity_seconds: 0,
+            affinity_seconds: frontend.affinity_seconds,
         };
         self.set_element(extent, Element::header(&header));
         for (offset, (address, backend)) in frontend.slots.iter().enumerate() {
@@ -259,6 +260,15 @@ impl Programs {
         let start = now();
         while now().wrapping_sub(start) < ticks {
             std::thread::yield_now();
+        }
+    }
+
+    /// Makes every affinity entry name another backend's id, as if two entries had been read as one.
+    pub(crate) fn tear_affinity(&mut self) {
+        let mut map = self.hash::<AffinityKey, Affinity>(MapName::Affinity);
+        for (key, mut entry) in map.iter().map(Result::unwrap).collect::<Vec<_>>() {
+            entry.backend_id ^= 1;
+            map.insert(key, entry, 0).unwrap();
         }
     }
 

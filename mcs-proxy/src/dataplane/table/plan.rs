@@ -67,7 +67,8 @@ impl Wanted {
         let slots: Vec<Target> = frontend.slots.iter().map(target).collect();
         let live: BTreeSet<Target> = slots.iter().copied().collect();
         let serving = frontend.serving.iter().map(target).filter(|target| !live.contains(target)).collect();
-        Self { algorithm: frontend.algorithm, affinity_seconds: 0, slots, live, serving }
+        let &Frontend { algorithm, affinity_seconds, .. } = frontend;
+        Self { algorithm, affinity_seconds, slots, live, serving }
     }
 
     fn is_extent_of(&self, entry: &Entry) -> bool {

@@ -35,6 +35,7 @@ fn frontend(slots: &[u8], serving: &[u8]) -> Frontend {
         service: NamespacedName::new("default", "serve"),
         port_name: String::new(),
         algorithm: Algorithm::RoundRobin,
+        affinity_seconds: 0,
         slots: slots.iter().copied().map(address).collect(),
         serving: serving.iter().copied().map(address).collect(),
         endpoints: Vec::new(),

@@ -98,7 +98,7 @@ fn algorithms() {
     for (value, expected, malformed) in [
         ("round-robin", Some(Algorithm::RoundRobin), false),
         ("random", Some(Algorithm::Random), false),
-        ("maglev", None, true),
+        ("maglev", Some(Algorithm::Maglev), false),
         ("roundrobin", None, true),
     ] {
         let service = service_of(patched_service(&[(ALGORITHM, json!(value))]));
