@@ -1,9 +1,12 @@
 //! How new flows are spread over the endpoints.
 
-use crate::stage::{PODS, PODS_V6, Stage, v4, v6};
+use crate::stage::{PODS, PODS_V6, Stage, service, v4, v6};
 use anyhow::Result;
 use mcs_proxy_tests::client::{self, Connection, Tally};
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 /// What chance exceeds once in 100,000 runs, with one degree of freedom.
 const CHI_SQUARE: f64 = 19.5;
@@ -82,6 +85,49 @@ fn random_is_even_within_what_chance_allows() -> Result<()> {
     // Taking turns is even too, but it is not random.
     let changes = answers.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!((120..280).contains(&changes), "{changes} changes of pod in 399 steps");
+    Ok(())
+}
+
+#[test]
+fn affinity_is_switched_on_and_off_while_flows_go_on() -> Result<()> {
+    let stage = Stage::new()?;
+    let switch = |affinity: &str| {
+        let yaml = service()?.annotated("enabled", "true").yaml();
+        let yaml = yaml.replace("sessionAffinity: None", &format!("sessionAffinity: {affinity}"));
+        stage.manifests.write("service-serve", &yaml)
+    };
+    let different = |requests| -> Result<usize> {
+        Ok(client::tally(&client::http(&stage.client.namespace, v4()?, requests)?).len())
+    };
+    let wait_for = |number| -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(20);
+        while different(4)? != number {
+            anyhow::ensure!(Instant::now() < end, "never {number} pods for four connections");
+        }
+        Ok(())
+    };
+    let mut old =
+        (0..2).map(|_| Connection::open(&stage.client.namespace, v4()?)).collect::<Result<Vec<_>>>()?;
+    let pods = old.iter_mut().map(Connection::ask).collect::<Result<Vec<_>>>()?;
+    assert_ne!(pods[0], pods[1]);
+    switch("ClientIP")?;
+    wait_for(1)?;
+    assert_eq!(different(20)?, 1);
+    switch("None")?;
+    wait_for(2)?;
+    for (connection, pod) in old.iter_mut().zip(pods) {
+        assert_eq!(connection.ask()?, pod);
+    }
+    Ok(())
+}
+
+#[test]
+fn maglev_reaches_every_pod() -> Result<()> {
+    let stage =
+        Stage::with_service(|service| service.annotated("enabled", "true").annotated("algorithm", "maglev"))?;
+    let tally = client::tally(&client::http(&stage.client.namespace, v4()?, 200)?);
+    // One in 10^11 runs has fewer than 55 of 200 on one side.
+    assert!(tally.len() == 2 && tally.values().all(|&count| count > 55), "{tally:?}");
     Ok(())
 }
 
