@@ -1,8 +1,10 @@
 //! What each kind of packet becomes: the real programs, run by the kernel on packets written down here.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod icmp;
 mod life;
 mod programs;
+mod reject;
 mod wire;
 
 use mcs_proxy_ebpf::abi::{Algorithm, BackendState, Direction, Element, Header, Liveness, Verdict};
@@ -183,18 +185,6 @@ fn another_port_or_protocol_of_a_vip_passes() {
         let protocol = opening(other, net.client, net.vip, 1).bytes();
         assert_untouched(programs, "from_pod", &protocol, Verdict::NoService);
     });
-}
-
-#[test]
-fn a_frontend_without_backends_passes_what_it_gets() {
-    for net in nets() {
-        for protocol in [TCP, UDP] {
-            let mut programs = Programs::load();
-            programs.add(&round_robin(&net, protocol, &[]));
-            let packet = opening(protocol, net.client, net.vip, 1).bytes();
-            assert_untouched(&mut programs, "from_pod", &packet, Verdict::NoBackend);
-        }
-    }
 }
 
 #[test]
