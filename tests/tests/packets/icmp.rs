@@ -67,7 +67,9 @@ impl Message {
                 assert_eq!(sum.ones_complement(), 0, "ICMP checksum");
             }
             TransportSlice::Icmpv6(_) => verify(bytes, from, to, IpNumber::IPV6_ICMP),
-            other => panic!("not ICMP: {other:?}"),
+            other @ (TransportSlice::Tcp(_) | TransportSlice::Udp(_) | TransportSlice::Igmp(_)) => {
+                panic!("not ICMP: {other:?}")
+            }
         }
         let kind = [bytes[offset], bytes[offset + 1]];
         let rest = bytes[offset + 4..offset + 8].try_into().unwrap();
