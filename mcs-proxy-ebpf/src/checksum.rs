@@ -34,6 +34,28 @@ pub const fn update(checksum: u16, difference: u32) -> u16 {
     !(sum as u16)
 }
 
+/// What a 16-bit word adds to a sum in place of another.
+#[inline(always)]
+pub const fn word_difference(old: u16, new: u16) -> u32 {
+    (!old) as u32 + new as u32
+}
+
+/// Two differences as one.
+#[inline(always)]
+pub const fn sum(first: u32, second: u32) -> u32 {
+    let sum = first as u64 + second as u64;
+    // Cannot overflow: with a carry the lower half is not all ones.
+    (sum as u32).wrapping_add((sum >> 32) as u32)
+}
+
+/// A sum as the checksum that makes up for it.
+#[inline(always)]
+pub const fn complement(sum: u32) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -178,6 +178,7 @@ pub(crate) fn open(
         life::forget(key, &known.address, known.port, known.interface);
     }
     let last_seen = ticks();
+    let pair = maps::pair().ok_or(Verdict::Corrupt)?;
     let flow = Flow {
         backend: choice.address,
         vip: packet.destination,
@@ -196,19 +197,20 @@ pub(crate) fn open(
         service: choice.service,
         last_seen,
     };
-    let reply_key = Tuple::new(key.client, key.client_port, flow.backend, flow.backend_port, key.protocol);
-    let reply = life::reply_of(&flow);
-    if let Some(pointer) = maps::reply(Tier::Established, &reply_key) {
-        make_way(Tier::Established, &reply_key, pointer, &reply)?;
+    pair.fill(key, flow);
+    if let Some(pointer) = maps::reply(Tier::Established, &pair.reply_key) {
+        make_way(Tier::Established, &pair.reply_key, pointer, &pair.reply)?;
     }
-    if maps::insert_reply(Tier::Transient, &reply_key, &reply, Insert::New).is_err() {
-        let Some(pointer) = maps::reply(Tier::Transient, &reply_key) else { return Err(Verdict::FlowsFull) };
-        make_way(Tier::Transient, &reply_key, pointer, &reply)?;
-        maps::insert_reply(Tier::Transient, &reply_key, &reply, Insert::Overwrite)
+    if maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::New).is_err() {
+        let Some(pointer) = maps::reply(Tier::Transient, &pair.reply_key) else {
+            return Err(Verdict::FlowsFull);
+        };
+        make_way(Tier::Transient, &pair.reply_key, pointer, &pair.reply)?;
+        maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::Overwrite)
             .map_err(|_| Verdict::FlowsFull)?;
     }
-    if maps::insert_flow(Tier::Transient, key, &flow, Insert::Overwrite).is_err() {
-        maps::remove_reply(Tier::Transient, &reply_key);
+    if maps::insert_flow(Tier::Transient, key, &pair.flow, Insert::Overwrite).is_err() {
+        maps::remove_reply(Tier::Transient, &pair.reply_key);
         return Err(Verdict::FlowsFull);
     }
     Ok(())

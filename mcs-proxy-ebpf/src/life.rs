@@ -15,25 +15,25 @@ use mcs_proxy_ebpf::abi::{Address, Flow, FlowState, Port, Reply, Tuple};
 /// What is in the transient pair stays there and is evicted in time; `flows` is looked up first.
 #[inline(always)]
 pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
+    let Some(pair) = maps::pair() else { return false };
     // SAFETY: as in `flow::follow`. A copy: what is inserted must not change between reply and flow.
-    let mut flow = unsafe { *pointer };
-    if !maps::take_share(flow.interface) {
+    pair.fill(key, unsafe { *pointer });
+    let interface = pair.flow.interface;
+    if !maps::take_share(interface) {
         maps::count_unpromoted();
         return false;
     }
-    flow.state = flow.state.with(FlowState::ESTABLISHED);
-    let reply_key = reply_key(key, &flow);
-    let mut reply = reply_of(&flow);
-    reply.answered = 1;
-    let inserted = maps::insert_reply(Tier::Established, &reply_key, &reply, Insert::New).is_ok();
-    if inserted && maps::insert_flow(Tier::Established, key, &flow, Insert::New).is_ok() {
+    pair.flow.state = pair.flow.state.with(FlowState::ESTABLISHED);
+    pair.reply.answered = 1;
+    let inserted = maps::insert_reply(Tier::Established, &pair.reply_key, &pair.reply, Insert::New).is_ok();
+    if inserted && maps::insert_flow(Tier::Established, key, &pair.flow, Insert::New).is_ok() {
         add_state(pointer, FlowState::ESTABLISHED);
         return true;
     }
     if inserted {
-        maps::remove_reply(Tier::Established, &reply_key);
+        maps::remove_reply(Tier::Established, &pair.reply_key);
     }
-    maps::give_share(flow.interface);
+    maps::give_share(interface);
     maps::count_unpromoted();
     false
 }
@@ -41,30 +41,28 @@ pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
 /// Moves a closed flow back: its late packets still find their way, and newer flows may evict it, with nobody's help.
 #[inline(always)]
 pub(crate) fn demote(key: &Tuple, pointer: *mut Flow) {
+    let Some(pair) = maps::pair() else { return };
     // SAFETY: as in `flow::follow`.
-    let flow = unsafe { *pointer };
-    let reply_key = reply_key(key, &flow);
-    let mut reply = reply_of(&flow);
-    reply.answered = 1;
-    let moved = maps::insert_reply(Tier::Transient, &reply_key, &reply, Insert::Overwrite).is_ok()
-        && maps::insert_flow(Tier::Transient, key, &flow, Insert::Overwrite).is_ok();
+    pair.fill(key, unsafe { *pointer });
+    pair.reply.answered = 1;
+    let moved = maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::Overwrite).is_ok()
+        && maps::insert_flow(Tier::Transient, key, &pair.flow, Insert::Overwrite).is_ok();
     // If there is no room for it even there, it stays, and the daemon collects it.
     if moved && maps::remove_flow(Tier::Established, key) {
-        maps::remove_reply(Tier::Established, &reply_key);
-        maps::give_share(flow.interface);
+        maps::remove_reply(Tier::Established, &pair.reply_key);
+        maps::give_share(pair.flow.interface);
     }
 }
 
 /// Puts back the reply of a flow that has lost it.
 #[inline(always)]
 pub(crate) fn restore_reply(tier: Tier, key: &Tuple, pointer: *mut Flow) {
+    let Some(pair) = maps::pair() else { return };
     // SAFETY: as in `flow::follow`.
-    let flow = unsafe { &*pointer };
-    let reply_key = reply_key(key, flow);
-    if maps::reply(tier, &reply_key).is_none() {
-        let reply = reply_of(flow);
+    pair.fill(key, unsafe { *pointer });
+    if maps::reply(tier, &pair.reply_key).is_none() {
         // An error means that another packet was faster, or that there is no room: the next packet tries again.
-        let _lost = maps::insert_reply(tier, &reply_key, &reply, Insert::New);
+        let _lost = maps::insert_reply(tier, &pair.reply_key, &pair.reply, Insert::New);
     }
 }
 
@@ -80,25 +78,33 @@ pub(crate) fn forget(key: &Tuple, backend: &Address, port: Port, interface: u32)
     maps::remove_reply(Tier::Transient, &reply_key);
 }
 
-/// The other half of a flow.
-#[inline(always)]
-pub(crate) fn reply_of(flow: &Flow) -> Reply {
-    Reply {
-        vip: flow.vip,
-        backend: flow.backend,
-        vip_port: flow.vip_port,
-        backend_port: flow.backend_port,
-        client_port: flow.client_port,
-        protocol: flow.protocol,
-        answered: flow.state.has(FlowState::ANSWERED) as u8,
-        backend_id: flow.backend_id,
-        service: flow.service,
-        interface: flow.interface,
-        last_seen: flow.last_seen,
-    }
+/// Both halves of a flow, built where they need no room on the stack.
+#[repr(C)]
+pub(crate) struct Pair {
+    pub(crate) flow: Flow,
+    pub(crate) reply: Reply,
+    pub(crate) reply_key: Tuple,
 }
 
-#[inline(always)]
-fn reply_key(key: &Tuple, flow: &Flow) -> Tuple {
-    Tuple::new(key.client, key.client_port, flow.backend, flow.backend_port, key.protocol)
+impl Pair {
+    /// `key`: the flow's own.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, key: &Tuple, flow: Flow) {
+        self.reply_key =
+            Tuple::new(key.client, key.client_port, flow.backend, flow.backend_port, key.protocol);
+        self.reply = Reply {
+            vip: flow.vip,
+            backend: flow.backend,
+            vip_port: flow.vip_port,
+            backend_port: flow.backend_port,
+            client_port: flow.client_port,
+            protocol: flow.protocol,
+            answered: flow.state.has(FlowState::ANSWERED) as u8,
+            backend_id: flow.backend_id,
+            service: flow.service,
+            interface: flow.interface,
+            last_seen: flow.last_seen,
+        };
+        self.flow = flow;
+    }
 }

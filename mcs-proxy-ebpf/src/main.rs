@@ -7,14 +7,17 @@
 
 mod affinity;
 mod flow;
+mod icmp;
 mod life;
 mod lookup;
 mod maps;
 mod packet;
+mod reject;
 mod reply;
 mod rewrite;
 mod tcx;
 mod verdict;
+mod wire;
 
 /// Dual, because some helpers are for GPL-compatible programs only. NUL-terminated, as the loader reads it.
 #[unsafe(link_section = "license")]

@@ -1,7 +1,7 @@
 //! The maps. They are private to this file: the rest of the programs goes through the getters, which say what a
 //! lookup means. Sizes are those of the contract's defaults; the loader overrides them.
 
-use crate::lookup::Scratch;
+use crate::{life::Pair, lookup::Scratch};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -14,8 +14,8 @@ use core::{
 };
 use mcs_proxy_ebpf::abi::{
     Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Flow, Fragment,
-    FragmentKey, FrontendWord, HOT_WORDS, MapSizes, Reply, SHARES, ServiceCounters, ServiceKey, Tuple,
-    VERDICTS, Verdict, hot_bit,
+    FragmentKey, FrontendWord, HOT_WORDS, MapSizes, REJECTS_PER_TICK, Reply, SHARES, ServiceCounters,
+    ServiceKey, Tuple, VERDICTS, Verdict, VipFlags, hot_bit,
 };
 
 const SIZES: MapSizes = MapSizes::DEFAULT;
@@ -37,6 +37,8 @@ pub(crate) fn ticks_per_second() -> u32 {
 static HOT: Array<u64> = Array::with_max_entries(HOT_WORDS, BPF_F_MMAPABLE);
 #[map(name = "services")]
 static SERVICES: HashMap<ServiceKey, u32> = HashMap::with_max_entries(SIZES.frontends, 0);
+#[map(name = "vips")]
+static VIPS: HashMap<Address, VipFlags> = HashMap::with_max_entries(SIZES.frontends, 0);
 #[map(name = "frontends")]
 static FRONTENDS: Array<FrontendWord> = Array::with_max_entries(SIZES.frontends, BPF_F_MMAPABLE);
 #[map(name = "backends")]
@@ -57,12 +59,16 @@ static TRANSIENT_REPLIES: LruHashMap<Tuple, Reply> = LruHashMap::with_max_entrie
 #[map(name = "affinity")]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(SIZES.affinity, 0);
 // Not of the contract: nobody else sees it, so it is not pinned.
+#[map(name = "pair")]
+static PAIR: PerCpuArray<Pair> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(SIZES.fragments, 0);
 #[map(name = "interface_flows")]
 static INTERFACE_FLOWS: Array<u64> = Array::with_max_entries(SHARES, BPF_F_MMAPABLE);
+#[map(name = "rejects")]
+static REJECTS: Array<u64> = Array::with_max_entries(SHARES, 0);
 #[map(name = "service_counters")]
 static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> = PerCpuArray::with_max_entries(SIZES.frontends, 0);
 #[map(name = "backend_counters")]
@@ -83,6 +89,12 @@ pub(crate) fn is_hot(direction: Direction, address: &Address) -> bool {
 pub(crate) fn frontend_index(key: &ServiceKey) -> Option<u32> {
     // SAFETY: the value of an entry never changes while it lives, so no write races with this read.
     unsafe { SERVICES.get(key) }.copied()
+}
+
+/// Whether a frontend of ours, on whatever port, has this address.
+#[inline(always)]
+pub(crate) fn is_vip(address: &Address) -> bool {
+    VIPS.get_ptr(address).is_some()
 }
 
 /// The element of `backends` at which the frontend's extent begins; 0 if the frontend is vacant.
@@ -197,6 +209,13 @@ pub(crate) fn insert_affinity(key: &AffinityKey, entry: &Affinity) {
     let _inserted = AFFINITY.insert(key, entry, 0);
 }
 
+/// Room for both halves of a flow.
+#[inline(always)]
+pub(crate) fn pair() -> Option<&'static mut Pair> {
+    // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
+    Some(unsafe { &mut *PAIR.get_ptr_mut(0)? })
+}
+
 /// Memory of this CPU until the program ends, for what does not fit on the stack. To be asked for once.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
@@ -224,6 +243,19 @@ pub(crate) fn give_share(interface: u32) {
     if let Some(count) = INTERFACE_FLOWS.get_ptr_mut(interface & (SHARES - 1)) {
         // SAFETY: as in `take_share`. Adding all ones subtracts one.
         unsafe { fetch_add(count, u64::MAX) };
+    }
+}
+
+/// Takes one of the answers that an interface gets in this tick; `false` if it has had them all.
+#[inline(always)]
+pub(crate) fn take_reject(interface: u32, now: u32) -> bool {
+    let Some(word) = REJECTS.get_ptr_mut(interface & (SHARES - 1)) else { return false };
+    // SAFETY: a live, aligned u64. Two CPUs that begin a tick at once lose a few counts, which does no harm.
+    unsafe {
+        if (ptr::read_volatile(word) >> 32) as u32 != now {
+            ptr::write_volatile(word, u64::from(now) << 32);
+        }
+        (fetch_add(word, 1) as u32) < REJECTS_PER_TICK
     }
 }
 

@@ -24,6 +24,14 @@ pub(crate) struct Network {
     plain: bool,
 }
 
+impl Network {
+    /// Whether this may be ICMP; that it goes with its family is for whoever reads it to check.
+    #[inline(always)]
+    pub(crate) fn is_icmp(&self) -> bool {
+        matches!(self.protocol, 1 | 58)
+    }
+}
+
 /// A packet that could be translated.
 pub(crate) struct Packet {
     pub(crate) source: Address,

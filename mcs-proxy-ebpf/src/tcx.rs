@@ -2,7 +2,9 @@
 
 use crate::{
     flow::{self, Status},
-    lookup, maps, packet, reply,
+    icmp, lookup, maps,
+    packet::{self, Network},
+    reject, reply,
     rewrite::{End, rewrite},
     verdict::conclude,
 };
@@ -13,13 +15,17 @@ use mcs_proxy_ebpf::abi::{Direction, Tuple, Verdict};
 /// On the way from a pod (ingress of the host's side of its veth).
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
-    conclude(translate(&ctx).unwrap_or_else(|verdict| verdict))
+    let mut verdict = sort(&ctx).unwrap_or_else(|verdict| verdict);
+    if verdict == Verdict::NoBackend {
+        verdict = reject::answer(&ctx);
+    }
+    conclude(&ctx, verdict)
 }
 
 /// On the way to a pod (egress of the host's side of its veth).
 #[classifier]
 fn to_pod(ctx: TcContext) -> i32 {
-    conclude(translate_back(&ctx).unwrap_or_else(|verdict| verdict))
+    conclude(&ctx, sort_back(&ctx).unwrap_or_else(|verdict| verdict))
 }
 
 /// Returns the time in ticks, for whoever wants to know how old a flow is: user space test-runs it.
@@ -34,12 +40,27 @@ fn empty(_: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+/// Most packets end here: those that are not ours.
 #[inline(always)]
-fn translate(ctx: &TcContext) -> Result<Verdict, Verdict> {
+fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
     if !maps::is_hot(Direction::FromPod, &network.destination) {
         return Err(Verdict::NotOurs);
     }
+    if network.is_icmp() {
+        return Ok(icmp::from_pod(ctx));
+    }
+    Ok(forward(ctx, network))
+}
+
+/// A function of its own for its stack: ICMP and rejects need room too, and 512 bytes are for the deepest path.
+#[inline(never)]
+fn forward(ctx: &TcContext, network: Network) -> Verdict {
+    translate(ctx, network).unwrap_or_else(|verdict| verdict)
+}
+
+#[inline(always)]
+fn translate(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
     let packet = packet::transport(ctx, network)?;
     let interface = interface(ctx);
     let key = Tuple::new(
@@ -79,11 +100,26 @@ fn translate(ctx: &TcContext) -> Result<Verdict, Verdict> {
 }
 
 #[inline(always)]
-fn translate_back(ctx: &TcContext) -> Result<Verdict, Verdict> {
+fn sort_back(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
+    // Errors come from routers, which have no bit: the packet they quote is what counts.
+    if network.is_icmp() {
+        return Ok(icmp::to_pod(ctx));
+    }
     if !maps::is_hot(Direction::ToPod, &network.source) {
         return Err(Verdict::NotOurs);
     }
+    Ok(backward(ctx, network))
+}
+
+/// As [`forward`].
+#[inline(never)]
+fn backward(ctx: &TcContext, network: Network) -> Verdict {
+    translate_back(ctx, network).unwrap_or_else(|verdict| verdict)
+}
+
+#[inline(always)]
+fn translate_back(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
     let packet = packet::transport(ctx, network)?;
     let origin = reply::find(&packet, interface(ctx))?;
     rewrite(ctx, &packet, End::Source, &origin.vip, origin.port)?;
@@ -100,7 +136,7 @@ fn translate_back(ctx: &TcContext) -> Result<Verdict, Verdict> {
 
 /// Index of the interface that the program runs on.
 #[inline(always)]
-fn interface(ctx: &TcContext) -> u32 {
+pub(crate) fn interface(ctx: &TcContext) -> u32 {
     // SAFETY: the verifier translates this to a load of the device's index.
     unsafe { (*ctx.skb.skb).ifindex }
 }

@@ -5,6 +5,7 @@
 pub enum MapName {
     Hot,
     Services,
+    Vips,
     Frontends,
     Backends,
     BackendState,
@@ -16,6 +17,7 @@ pub enum MapName {
     Affinity,
     Fragments,
     InterfaceFlows,
+    Rejects,
     ServiceCounters,
     BackendCounters,
     Verdicts,
@@ -23,9 +25,10 @@ pub enum MapName {
 }
 
 impl MapName {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Hot,
         Self::Services,
+        Self::Vips,
         Self::Frontends,
         Self::Backends,
         Self::BackendState,
@@ -37,6 +40,7 @@ impl MapName {
         Self::Affinity,
         Self::Fragments,
         Self::InterfaceFlows,
+        Self::Rejects,
         Self::ServiceCounters,
         Self::BackendCounters,
         Self::Verdicts,
@@ -48,6 +52,7 @@ impl MapName {
         match self {
             Self::Hot => "hot",
             Self::Services => "services",
+            Self::Vips => "vips",
             Self::Frontends => "frontends",
             Self::Backends => "backends",
             Self::BackendState => "backend_state",
@@ -59,6 +64,7 @@ impl MapName {
             Self::Affinity => "affinity",
             Self::Fragments => "fragments",
             Self::InterfaceFlows => "interface_flows",
+            Self::Rejects => "rejects",
             Self::ServiceCounters => "service_counters",
             Self::BackendCounters => "backend_counters",
             Self::Verdicts => "verdicts",
@@ -67,14 +73,22 @@ impl MapName {
     }
 }
 
-/// Size of `interface_flows`, which counts the established flows of each interface at `index % SHARES`: interfaces
+/// Size of `interface_flows`, which counts the established flows of each interface at `index % SHARES`, and of
+/// `rejects`, which counts how often an interface's pod was told that there is nobody: interfaces
 /// whose indices are that far apart share a share.
 pub const SHARES: u32 = 4096;
+
+/// Value of `vips`, by address: the key alone says that a frontend of ours has it. No flags are defined yet.
+pub type VipFlags = u32;
+
+/// How many rejects an interface gets in a tick (about a quarter of a second); the pod that asks for more is flooding.
+/// Value of `rejects`: the tick in the upper half, how many there were in it in the lower.
+pub const REJECTS_PER_TICK: u32 = 256;
 
 /// Entries that the maps are made with; each is a flag of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapSizes {
-    /// `services`, `frontends`; service ids (`cursors`, `service_counters`) are as many.
+    /// `services`, `vips`, `frontends`; service ids (`cursors`, `service_counters`) are as many.
     pub frontends: u32,
     /// `backends`: headers and slots together. Element 0 is never used.
     pub elements: u32,
@@ -103,16 +117,18 @@ impl MapSizes {
     pub const fn of(&self, map: MapName) -> u32 {
         match map {
             MapName::Hot => super::HOT_WORDS,
-            MapName::Services | MapName::Frontends | MapName::Cursors | MapName::ServiceCounters => {
-                self.frontends
-            }
+            MapName::Services
+            | MapName::Vips
+            | MapName::Frontends
+            | MapName::Cursors
+            | MapName::ServiceCounters => self.frontends,
             MapName::Backends => self.elements,
             MapName::BackendState | MapName::BackendCounters => self.backend_ids,
             MapName::Flows | MapName::Replies => self.flows,
             MapName::Transient | MapName::TransientReplies => self.transient,
             MapName::Affinity => self.affinity,
             MapName::Fragments => self.fragments,
-            MapName::InterfaceFlows => SHARES,
+            MapName::InterfaceFlows | MapName::Rejects => SHARES,
             MapName::Verdicts => super::VERDICTS,
             MapName::Events => 1 << 18,
         }

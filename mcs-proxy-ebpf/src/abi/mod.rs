@@ -20,11 +20,11 @@ pub use counters::{BackendCounters, ServiceCounters};
 pub use extent::{Algorithm, BackendState, Element, FrontendWord, Header, Liveness, ServiceKey, Slot};
 pub use flow::{Affinity, AffinityKey, Flow, FlowState, Fragment, FragmentKey, Reply, TICK_SHIFT, Tuple};
 pub use hot::{Direction, HOT_WORDS, HOT_WORDS_PER_DIRECTION, hot_bit};
-pub use maps::{MapName, MapSizes, SHARES};
+pub use maps::{MapName, MapSizes, REJECTS_PER_TICK, SHARES, VipFlags};
 pub use verdict::{Action, VERDICTS, Verdict};
 
-/// Names the pin directory (`<pin-dir>/v2`). Raised with every change of layout or meaning.
-pub const ABI_VERSION: u32 = 2;
+/// Names the pin directory (`<pin-dir>/v3`). Raised with every change of layout or meaning.
+pub const ABI_VERSION: u32 = 3;
 
 /// SAFETY: every type here is `repr(C)`, has no padding the compiler chose (the size asserts show it) and is
 /// valid for any bit pattern, which is what `aya::Pod` asks for.
@@ -37,6 +37,7 @@ mod userspace {
         };
     }
     pod!(
+        Address,
         Affinity,
         AffinityKey,
         BackendCounters,

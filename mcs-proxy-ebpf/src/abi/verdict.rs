@@ -39,10 +39,18 @@ pub enum Verdict {
     /// Counted beside the packet's own verdict: a confirmed flow stays transient, because the established ones have
     /// no room, or none left for its interface.
     NotPromoted = 16,
+    /// From a pod: the frontend has no backend to offer, and the pod was told so, by a RST or an ICMP error.
+    Rejected = 17,
+    /// The same, but its interface has had its share of answers for now: dropped.
+    RejectLimited = 18,
+    /// From a pod: an echo request to a VIP of ours, answered.
+    EchoReplied = 19,
+    /// Either way: an ICMP error about a translated packet, translated.
+    IcmpTranslated = 20,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 17;
+pub const VERDICTS: u32 = 21;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +58,8 @@ pub enum Action {
     /// On to the next program, changed or not.
     Next,
     Drop,
+    /// Out of the interface it came in by, to the pod that sent what it answers.
+    Return,
 }
 
 impl Verdict {
@@ -71,6 +81,10 @@ impl Verdict {
         Self::Replied,
         Self::RewriteFailed,
         Self::NotPromoted,
+        Self::Rejected,
+        Self::RejectLimited,
+        Self::EchoReplied,
+        Self::IcmpTranslated,
     ];
 
     #[inline(always)]
@@ -91,8 +105,10 @@ impl Verdict {
             | Self::Forwarded
             | Self::NoFlow
             | Self::OtherInterface
-            | Self::Replied => Action::Next,
-            Self::RewriteFailed => Action::Drop,
+            | Self::Replied
+            | Self::IcmpTranslated => Action::Next,
+            Self::RewriteFailed | Self::RejectLimited => Action::Drop,
+            Self::Rejected | Self::EchoReplied => Action::Return,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     pub services: BTreeMap<ServiceKey, u32>,
+    pub vips: BTreeSet<Address>,
     pub frontends: Vec<FrontendWord>,
     pub backends: Vec<Element>,
     pub backend_state: Vec<BackendState>,

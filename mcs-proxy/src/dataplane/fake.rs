@@ -15,6 +15,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct FakeDataplane {
     services: BTreeMap<ServiceKey, u32>,
+    vips: BTreeSet<Address>,
     frontends: Vec<FrontendWord>,
     backends: Vec<Element>,
     backend_state: Vec<BackendState>,
@@ -52,6 +53,7 @@ impl FakeDataplane {
     pub fn new(sizes: &MapSizes) -> Self {
         Self {
             services: BTreeMap::new(),
+            vips: BTreeSet::new(),
             frontends: vec![0; sizes.frontends as usize],
             backends: vec![Element::default(); sizes.elements as usize],
             backend_state: vec![BackendState::default(); sizes.backend_ids as usize],
@@ -110,6 +112,12 @@ impl FakeDataplane {
         Ok(Some(View { frontend, extent, header, slots }))
     }
 
+    /// The addresses that answer echo requests.
+    #[must_use]
+    pub fn vips(&self) -> &BTreeSet<Address> {
+        &self.vips
+    }
+
     pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
         self.services.keys()
     }
@@ -134,6 +142,15 @@ impl FakeDataplane {
             Operation::Publish { frontend, extent } => self.publish(*frontend, *extent),
             Operation::InsertService { key, frontend } => self.insert_service(*key, *frontend),
             Operation::RemoveService { key } => self.remove_service(key),
+            Operation::SetVip { vip, owned } => {
+                if *owned {
+                    self.vips.insert(*vip);
+                } else {
+                    rule(!self.services.keys().any(|key| key.vip == *vip), "a frontend has the address")?;
+                    self.vips.remove(vip);
+                }
+                Ok(())
+            }
             Operation::SetBackendState { backend, state } => self.set_backend_state(*backend, *state),
             Operation::SetHot { word, bits } => self.set_hot(*word, *bits),
             Operation::ResetService { service } => {
@@ -267,6 +284,7 @@ impl Dataplane for FakeDataplane {
     fn dump(&self) -> Result<Dump, DataplaneError> {
         Ok(Dump {
             services: self.services.clone(),
+            vips: self.vips.clone(),
             frontends: self.frontends.clone(),
             backends: self.backends.clone(),
             backend_state: self.backend_state.clone(),

@@ -11,7 +11,8 @@ use aya::{
     util::nr_cpus,
 };
 use mcs_proxy_ebpf::abi::{
-    BackendCounters, BackendState, Element, Flow, MapName, ServiceCounters, ServiceKey, Tuple,
+    Address, BackendCounters, BackendState, Element, Flow, MapName, ServiceCounters, ServiceKey, Tuple,
+    VipFlags,
 };
 use std::{
     collections::BTreeSet,
@@ -24,6 +25,7 @@ use std::{
 /// Writes the pinned maps. There must be one at a time, on all the node.
 pub struct KernelDataplane {
     services: HashMap<MapData, ServiceKey, u32>,
+    vips: HashMap<MapData, Address, VipFlags>,
     hot: MappedWords,
     frontends: MappedWords,
     backends: MappedWords,
@@ -49,6 +51,7 @@ impl KernelDataplane {
         let access = Access::ReadWrite;
         Ok(Self {
             services: dir.open_as(MapName::Services, access)?,
+            vips: dir.open_as(MapName::Vips, access)?,
             hot: dir.map_words(MapName::Hot, access)?,
             frontends: dir.map_words(MapName::Frontends, access)?,
             backends: dir.map_words(MapName::Backends, access)?,
@@ -77,6 +80,13 @@ impl KernelDataplane {
             Operation::RemoveService { key } => match self.services.remove(key) {
                 Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
                 Err(error) => Err(Failure::of(MapName::Services, error)),
+            },
+            Operation::SetVip { vip, owned: true } => {
+                self.vips.insert(vip, 0, 0).map_err(|error| Failure::of(MapName::Vips, error))
+            }
+            Operation::SetVip { vip, owned: false } => match self.vips.remove(vip) {
+                Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+                Err(error) => Err(Failure::of(MapName::Vips, error)),
             },
             Operation::SetBackendState { backend, state } => {
                 store(MapName::BackendState, &self.backend_state, *backend, state.word())
@@ -133,10 +143,16 @@ impl Dataplane for KernelDataplane {
             action: "reading all entries".to_owned(),
             source: io::Error::other(error),
         })?;
+        let vips = self.vips.keys().collect::<Result<_, _>>().map_err(|error| DataplaneError {
+            map: MapName::Vips.as_str(),
+            action: "reading all entries".to_owned(),
+            source: io::Error::other(error),
+        })?;
         let words =
             |map: &MappedWords| (0..map.len()).map_while(|index| map.read(index)).collect::<Vec<u64>>();
         Ok(Dump {
             services,
+            vips,
             frontends: words(&self.frontends),
             backends: (0..).map_while(|index| self.backends.read_element(index)).collect::<Vec<Element>>(),
             backend_state: words(&self.backend_state).into_iter().map(BackendState::from_word).collect(),

@@ -244,15 +244,18 @@ fn compare(map: MapName, wanted: &MapShape, found: &MapShape, dir: &Path) -> Opt
 #[must_use]
 pub const fn size_flag(map: MapName) -> Option<&'static str> {
     match map {
-        MapName::Services | MapName::Frontends | MapName::Cursors | MapName::ServiceCounters => {
-            Some("--max-frontends")
-        }
+        MapName::Services
+        | MapName::Vips
+        | MapName::Frontends
+        | MapName::Cursors
+        | MapName::ServiceCounters => Some("--max-frontends"),
         MapName::Backends => Some("--max-slots"),
         MapName::BackendState | MapName::BackendCounters => Some("--max-backends"),
         MapName::Flows | MapName::Replies => Some("--max-flows"),
         MapName::Transient | MapName::TransientReplies => Some("--max-transient-flows"),
         MapName::Hot
         | MapName::InterfaceFlows
+        | MapName::Rejects
         | MapName::Affinity
         | MapName::Fragments
         | MapName::Verdicts

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod choice;
+mod icmp;
 mod life;
 mod programs;
+mod reject;
 mod turns;
 mod wire;
 
@@ -185,18 +187,6 @@ fn another_port_or_protocol_of_a_vip_passes() {
         let protocol = opening(other, net.client, net.vip, 1).bytes();
         assert_untouched(programs, "from_pod", &protocol, Verdict::NoService);
     });
-}
-
-#[test]
-fn a_frontend_without_backends_passes_what_it_gets() {
-    for net in nets() {
-        for protocol in [TCP, UDP] {
-            let mut programs = Programs::load();
-            programs.add(&round_robin(&net, protocol, &[]));
-            let packet = opening(protocol, net.client, net.vip, 1).bytes();
-            assert_untouched(&mut programs, "from_pod", &packet, Verdict::NoBackend);
-        }
-    }
 }
 
 #[test]

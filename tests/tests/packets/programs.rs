@@ -20,6 +20,8 @@ pub(crate) const POD: u32 = 1;
 const NEXT: i32 = -1;
 /// `TCX_DROP`.
 const DROP: i32 = 2;
+/// `TCX_REDIRECT`.
+const REDIRECT: i32 = 7;
 
 /// How many established flows each interface may have.
 pub(crate) const FLOWS_PER_INTERFACE: u32 = 512;
@@ -83,6 +85,8 @@ impl Programs {
         self.mark(Direction::FromPod, frontend.vip);
         let key = ServiceKey::new(frontend.vip.ip().into(), port(frontend.vip), frontend.protocol);
         self.hash::<ServiceKey, u32>(MapName::Services).insert(key, index, 0).unwrap();
+        let vip = mcs_proxy_ebpf::abi::Address::from(frontend.vip.ip());
+        self.hash(MapName::Vips).insert(vip, 0_u32, 0).unwrap();
         index
     }
 
@@ -151,6 +155,7 @@ impl Programs {
         let expected = match verdict.action() {
             mcs_proxy_ebpf::abi::Action::Next => NEXT,
             mcs_proxy_ebpf::abi::Action::Drop => DROP,
+            mcs_proxy_ebpf::abi::Action::Return => REDIRECT,
         };
         assert_eq!(returned, expected, "{verdict:?}");
         Outcome { verdict: *verdict, bytes }

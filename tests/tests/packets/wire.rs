@@ -122,7 +122,7 @@ impl Segment {
 }
 
 /// The sum over pseudo header and transport must be all ones (RFC 1071).
-fn verify(bytes: &[u8], from: IpAddr, to: IpAddr, protocol: IpNumber) {
+pub(crate) fn verify(bytes: &[u8], from: IpAddr, to: IpAddr, protocol: IpNumber) {
     let (offset, pseudo) = match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => (34, [&from.octets()[..], &to.octets()].concat()),
         (IpAddr::V6(from), IpAddr::V6(to)) => (54, [&from.octets()[..], &to.octets()].concat()),

@@ -80,6 +80,11 @@ impl Hot {
         self.share(key)
     }
 
+    /// Whether any frontend, or backend, has the address.
+    pub(super) fn is_held(&self, direction: Direction, address: Address) -> bool {
+        self.held.contains_key(&(direction, address))
+    }
+
     pub(super) fn let_go(&mut self, direction: Direction, address: Address) {
         let key = (direction, address);
         let Some(holders) = self.held.get_mut(&key) else { return };

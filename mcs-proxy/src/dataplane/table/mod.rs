@@ -93,6 +93,8 @@ struct Strays {
     backends: BTreeSet<u32>,
     /// Bits that should be set.
     hot: Vec<Operation>,
+    /// Addresses of no frontend, and those that a frontend has and the map has not.
+    vips: Vec<Operation>,
 }
 
 impl Table {
@@ -210,12 +212,13 @@ impl Table {
     }
 
     fn settle_strays(&mut self, transaction: &mut Transaction) {
-        let Strays { services, backends, hot } = std::mem::take(&mut self.strays);
+        let Strays { services, backends, hot, vips } = std::mem::take(&mut self.strays);
         transaction.extend(hot);
         for key in services {
             transaction.push(Operation::RemoveService { key });
             self.limbo.removed = true;
         }
+        transaction.extend(vips);
         for id in backends {
             let state = BackendState::new(self.generation(id), Liveness::Gone);
             transaction.push(Operation::SetBackendState { backend: id, state });

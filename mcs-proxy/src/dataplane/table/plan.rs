@@ -124,6 +124,9 @@ impl Planner<'_> {
             (None, frontend) => {
                 let service = frontend.unwrap_or_default();
                 self.transaction.push(Operation::ResetService { service });
+                if !self.table.hot.is_held(Direction::FromPod, key.vip) {
+                    self.transaction.push(Operation::SetVip { vip: key.vip, owned: true });
+                }
                 self.transaction.extend(self.table.hot.hold(Direction::FromPod, key.vip));
                 Entry {
                     frontend: service,
@@ -255,6 +258,9 @@ impl Planner<'_> {
             self.transaction.push(Operation::RemoveService { key });
             self.table.limbo.removed = true;
             self.table.hot.let_go(Direction::FromPod, key.vip);
+            if !self.table.hot.is_held(Direction::FromPod, key.vip) {
+                self.transaction.push(Operation::SetVip { vip: key.vip, owned: false });
+            }
             for (target, backend) in entry.backends {
                 let state = BackendState::new(self.table.generation(backend.id), Liveness::Gone);
                 self.transaction.push(Operation::SetBackendState { backend: backend.id, state });

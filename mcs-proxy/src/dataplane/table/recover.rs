@@ -1,8 +1,8 @@
 //! The mirror of maps that an earlier daemon has filled.
 
 use super::{Backend, Entry, Extent, Hot, Ids, Limbo, Sizes, Strays, Table, Target, allocate};
-use crate::dataplane::{Dump, FlowRef, frontend_key};
-use mcs_proxy_ebpf::abi::{BackendState, Direction, Element, Header, Liveness, ServiceKey, Slot};
+use crate::dataplane::{Dump, FlowRef, Operation, frontend_key};
+use mcs_proxy_ebpf::abi::{Address, BackendState, Direction, Element, Header, Liveness, ServiceKey, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Table {
@@ -58,7 +58,15 @@ impl Table {
             strays,
         };
         table.recover_hot(&dump.flows);
+        table.recover_vips(&dump.vips);
         table
+    }
+
+    fn recover_vips(&mut self, found: &BTreeSet<Address>) {
+        let owned: BTreeSet<Address> = self.entries.keys().map(|key| key.vip).collect();
+        let set = |owned| move |&vip: &Address| Operation::SetVip { vip, owned };
+        self.strays.vips.extend(found.difference(&owned).map(set(false)));
+        self.strays.vips.extend(owned.difference(found).map(set(true)));
     }
 
     fn recover_hot(&mut self, flows: &BTreeSet<FlowRef>) {

@@ -71,6 +71,7 @@ impl Readers {
             }
         }
         for key in maps.services() {
+            prop_assert!(dump.vips.contains(&key.vip), "{:?} does not answer: {:?}", key, operation);
             let Some(view) = maps.lookup(key).map_err(TestCaseError::fail)? else { continue };
             let frontends = self.views.entry(*key).or_default();
             frontends.insert((view.frontend, view.extent));
@@ -121,6 +122,7 @@ fn check_drained(table: &mut Table, maps: &mut FakeDataplane) -> Result<(), Test
     prop_assert_eq!(table.backends.available(), SIZES.backend_ids as usize - 1);
     prop_assert_eq!(table.frontends.available(), SIZES.frontends as usize);
     let dump = maps.dump().unwrap();
+    prop_assert!(dump.vips.is_empty());
     prop_assert!(dump.services.is_empty() && dump.frontends.iter().all(|word| *word == 0));
     prop_assert!(dump.backend_state.iter().all(|state| state.liveness() == Liveness::Gone));
     prop_assert!(dump.hot.iter().all(|bits| *bits == 0));

@@ -1,0 +1,122 @@
+//! What a pod hears that calls a frontend without backends.
+
+use crate::{
+    Net, assert_untouched,
+    icmp::{Message, TCP, UDP},
+    nets,
+    programs::Programs,
+    round_robin,
+    wire::{Kind, Segment, verify},
+};
+use etherparse::{IpNumber, SlicedPacket, TransportSlice};
+use mcs_proxy_ebpf::abi::{REJECTS_PER_TICK, Verdict};
+
+/// A frontend without backends.
+fn empty(net: &Net, protocol: u8) -> Programs {
+    let mut programs = Programs::load();
+    programs.add(&round_robin(net, protocol, &[]));
+    programs
+}
+
+fn header(net: &Net) -> usize {
+    if net.vip.is_ipv4() { 20 } else { 40 }
+}
+
+#[test]
+fn a_syn_is_refused_with_a_reset_that_acknowledges_it() {
+    for net in nets() {
+        let mut programs = empty(&net, TCP);
+        // What it carries is acknowledged too.
+        for payload in [0, 1, 2, 700] {
+            for sequence in [0, 7, u32::MAX] {
+                let payload = vec![1; payload];
+                let occupied = 1 + u32::try_from(payload.len()).unwrap();
+                let syn = Segment { payload, ..Segment::tcp(net.client, net.vip, "S", sequence) };
+                let outcome = programs.from_pod(&syn.bytes());
+                assert_eq!(outcome.verdict, Verdict::Rejected);
+                let packet = SlicedPacket::from_ethernet(&outcome.bytes).unwrap();
+                let Some(TransportSlice::Tcp(tcp)) = &packet.transport else { panic!("{packet:?}") };
+                verify(&outcome.bytes, net.vip.ip(), net.client.ip(), IpNumber::TCP);
+                assert_eq!(tcp.source_port(), net.vip.port());
+                assert_eq!(tcp.destination_port(), net.client.port());
+                assert_eq!(tcp.slice()[13], 0x14, "RST and ACK, nothing else");
+                assert_eq!(tcp.sequence_number(), 0);
+                assert_eq!(tcp.acknowledgment_number(), sequence.wrapping_add(occupied));
+                assert!(tcp.payload().is_empty());
+                assert_eq!(outcome.bytes.len(), 14 + header(&net) + 20);
+                assert!(outcome.bytes.len() <= syn.bytes().len());
+                assert_eq!(outcome.bytes[..12], [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]].concat());
+                if net.vip.is_ipv4() {
+                    let ip = etherparse::Ipv4Header::from_slice(&outcome.bytes[14..]).unwrap().0;
+                    assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                }
+            }
+        }
+        assert_eq!(programs.pairs(), (0, 0));
+    }
+}
+
+#[test]
+fn nothing_but_a_syn_is_reset() {
+    for net in nets() {
+        let mut programs = empty(&net, TCP);
+        for flags in ["A", "AF", "R", "SA"] {
+            let packet = Segment::tcp(net.client, net.vip, flags, 9).bytes();
+            assert_untouched(&mut programs, "from_pod", &packet, Verdict::UnknownConnection);
+        }
+    }
+}
+
+#[test]
+fn a_datagram_is_unreachable_and_quoted() {
+    for net in nets() {
+        let mut programs = empty(&net, UDP);
+        let least = header(&net) + 8;
+        for length in [least, least + 1, 600, 1400] {
+            let datagram =
+                Segment { payload: vec![b'x'; length], ..Segment::udp(net.client, net.vip) }.bytes();
+            let outcome = programs.from_pod(&datagram);
+            assert_eq!(outcome.verdict, Verdict::Rejected);
+            let expected = Message {
+                from: net.vip.ip(),
+                to: net.client.ip(),
+                kind: if net.vip.is_ipv4() { [3, 3] } else { [1, 4] },
+                rest: [0; 4],
+                body: datagram[14..14 + least].to_vec(),
+            };
+            assert_eq!(Message::parse(&outcome.bytes), expected);
+            assert!(outcome.bytes.len() <= datagram.len());
+        }
+        assert_eq!(programs.pairs(), (0, 0));
+    }
+}
+
+#[test]
+fn a_datagram_smaller_than_an_answer_passes() {
+    for net in nets() {
+        let mut programs = empty(&net, UDP);
+        for length in [0, header(&net) + 7] {
+            let datagram = Segment { payload: vec![0; length], ..Segment::udp(net.client, net.vip) };
+            assert_eq!(datagram.kind, Kind::Udp);
+            assert_untouched(&mut programs, "from_pod", &datagram.bytes(), Verdict::NoBackend);
+        }
+    }
+}
+
+#[test]
+fn an_interface_gets_so_many_answers_in_a_tick_and_another_its_own() {
+    for net in nets() {
+        let mut programs = empty(&net, TCP);
+        let other = mcs_proxy_tests::netns::add_veth("other", "peer").unwrap();
+        let syn = Segment::tcp(net.client, net.vip, "S", 1).bytes();
+        programs.wait_ticks(1);
+        // Ticks may pass meanwhile, but not many.
+        let limited = (0..20 * REJECTS_PER_TICK)
+            .position(|_| programs.from_pod(&syn).verdict == Verdict::RejectLimited)
+            .expect("a limit");
+        assert!(limited >= REJECTS_PER_TICK as usize, "{limited}");
+        assert_eq!(programs.run("from_pod", &syn, other).verdict, Verdict::Rejected);
+        programs.wait_ticks(1);
+        assert_eq!(programs.from_pod(&syn).verdict, Verdict::Rejected);
+    }
+}
