@@ -10,6 +10,7 @@ mod life;
 mod lookup;
 mod maps;
 mod packet;
+mod redirect;
 mod reply;
 mod rewrite;
 mod tcx;

@@ -2,7 +2,7 @@
 
 use crate::{
     flow::{self, Status},
-    lookup, maps, packet, reply,
+    lookup, maps, packet, redirect, reply,
     rewrite::{End, rewrite},
     verdict::conclude,
 };
@@ -81,6 +81,9 @@ fn translate(ctx: &TcContext) -> Result<Verdict, Verdict> {
 #[inline(always)]
 fn translate_back(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
+    if redirect::is_icmp(&network) && redirect::is_about_a_flow(ctx, &network, interface(ctx)) {
+        return Err(Verdict::HostRedirect);
+    }
     if !maps::is_hot(Direction::ToPod, &network.source) {
         return Err(Verdict::NotOurs);
     }

@@ -18,7 +18,8 @@ pub enum Verdict {
     UnknownConnection = 5,
     /// From a pod: the frontend has no backend to offer.
     NoBackend = 6,
-    /// From a pod: the wire tuple that the flow would use belongs to another flow.
+    /// From a pod: the wire tuple that the flow would use belongs to another flow. Dropped: beneath us it would be
+    /// the same tuple, and its answers the other flow's.
     TupleTaken = 7,
     /// From a pod: the flow maps are full.
     FlowsFull = 8,
@@ -39,10 +40,12 @@ pub enum Verdict {
     /// Counted beside the packet's own verdict: a confirmed flow stays transient, because the established ones have
     /// no room, or none left for its interface.
     NotPromoted = 16,
+    /// To a pod: an ICMP redirect about a packet that we have translated. Dropped: the pod knows the VIP only.
+    HostRedirect = 17,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 17;
+pub const VERDICTS: u32 = 18;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,7 @@ impl Verdict {
         Self::Replied,
         Self::RewriteFailed,
         Self::NotPromoted,
+        Self::HostRedirect,
     ];
 
     #[inline(always)]
@@ -83,7 +87,6 @@ impl Verdict {
             | Self::NoService
             | Self::UnknownConnection
             | Self::NoBackend
-            | Self::TupleTaken
             | Self::NotPromoted
             | Self::FlowsFull
             | Self::Corrupt
@@ -92,7 +95,7 @@ impl Verdict {
             | Self::NoFlow
             | Self::OtherInterface
             | Self::Replied => Action::Next,
-            Self::RewriteFailed => Action::Drop,
+            Self::TupleTaken | Self::RewriteFailed | Self::HostRedirect => Action::Drop,
         }
     }
 }
