@@ -12,6 +12,7 @@ mod life;
 mod lookup;
 mod maps;
 mod packet;
+mod redirect;
 mod reject;
 mod reply;
 mod rewrite;

@@ -19,7 +19,7 @@ pub(crate) const TCP_ACK: u8 = 16;
 pub(crate) struct Network {
     pub(crate) source: Address,
     pub(crate) destination: Address,
-    protocol: u8,
+    pub(crate) protocol: u8,
     /// No options, not a fragment: the transport header follows.
     plain: bool,
 }

@@ -4,7 +4,7 @@ use crate::{
     flow::{self, Status},
     icmp, lookup, maps,
     packet::{self, Network},
-    reject, reply,
+    redirect, reject, reply,
     rewrite::{End, rewrite},
     verdict::conclude,
 };
@@ -104,12 +104,21 @@ fn sort_back(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
     // Errors come from routers, which have no bit: the packet they quote is what counts.
     if network.is_icmp() {
+        if is_redirect(ctx, network) {
+            return Err(Verdict::HostRedirect);
+        }
         return Ok(icmp::to_pod(ctx));
     }
     if !maps::is_hot(Direction::ToPod, &network.source) {
         return Err(Verdict::NotOurs);
     }
     Ok(backward(ctx, network))
+}
+
+/// As [`forward`].
+#[inline(never)]
+fn is_redirect(ctx: &TcContext, network: Network) -> bool {
+    redirect::is_about_a_flow(ctx, &network, interface(ctx))
 }
 
 /// As [`forward`].

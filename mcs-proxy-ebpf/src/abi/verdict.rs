@@ -18,7 +18,8 @@ pub enum Verdict {
     UnknownConnection = 5,
     /// From a pod: the frontend has no backend to offer.
     NoBackend = 6,
-    /// From a pod: the wire tuple that the flow would use belongs to another flow.
+    /// From a pod: the wire tuple that the flow would use belongs to another flow. Dropped: beneath us it would be
+    /// the same tuple, and its answers the other flow's.
     TupleTaken = 7,
     /// From a pod: the flow maps are full.
     FlowsFull = 8,
@@ -47,10 +48,12 @@ pub enum Verdict {
     EchoReplied = 19,
     /// Either way: an ICMP error about a translated packet, translated.
     IcmpTranslated = 20,
+    /// To a pod: an ICMP redirect about a packet that we have translated. Dropped: the pod knows the VIP only.
+    HostRedirect = 21,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 21;
+pub const VERDICTS: u32 = 22;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +88,7 @@ impl Verdict {
         Self::RejectLimited,
         Self::EchoReplied,
         Self::IcmpTranslated,
+        Self::HostRedirect,
     ];
 
     #[inline(always)]
@@ -97,7 +101,6 @@ impl Verdict {
             | Self::NoService
             | Self::UnknownConnection
             | Self::NoBackend
-            | Self::TupleTaken
             | Self::NotPromoted
             | Self::FlowsFull
             | Self::Corrupt
@@ -107,7 +110,7 @@ impl Verdict {
             | Self::OtherInterface
             | Self::Replied
             | Self::IcmpTranslated => Action::Next,
-            Self::RewriteFailed | Self::RejectLimited => Action::Drop,
+            Self::TupleTaken | Self::RewriteFailed | Self::RejectLimited | Self::HostRedirect => Action::Drop,
             Self::Rejected | Self::EchoReplied => Action::Return,
         }
     }

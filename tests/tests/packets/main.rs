@@ -8,6 +8,7 @@ mod programs;
 mod reject;
 mod turns;
 mod wire;
+mod wire_tuples;
 
 use mcs_proxy_ebpf::abi::{Algorithm, BackendState, Direction, Element, Header, Liveness, Verdict};
 use programs::{Frontend, POD, Programs};
@@ -298,27 +299,6 @@ fn a_udp_checksum_that_becomes_zero_is_written_as_all_ones() {
         assert_eq!(udp_checksum(&outcome.bytes), [0xff, 0xff]);
         assert_eq!(Segment::parse(&outcome.bytes).to, net.backends[0]);
     }
-}
-
-#[test]
-fn two_open_flows_never_share_a_tuple_on_the_wire() {
-    each_case(|net, protocol, programs| {
-        let other_vip = with_port(net.vip, 8081);
-        let slots = [(net.backends[0], 1)];
-        programs.add(&Frontend { vip: other_vip, ..round_robin(&net, protocol, &slots) });
-        let first = opening(protocol, net.client, net.vip, 1);
-        assert_goes_to(programs, &first, net.backends[0], Verdict::NewFlow);
-        let second = opening(protocol, net.client, other_vip, 1);
-        assert_eq!(programs.from_pod(&second.bytes()).verdict, Verdict::TupleTaken);
-        assert_comes_from(programs, &first.answer(net.backends[0], "SA"), net.vip);
-        // Once the first is closing, its tuple is free.
-        if protocol == TCP {
-            programs.from_pod(&Segment::tcp(net.client, net.vip, "R", 2).bytes());
-            assert_goes_to(programs, &second, net.backends[0], Verdict::NewFlow);
-            assert_comes_from(programs, &second.answer(net.backends[0], "SA"), other_vip);
-            assert_eq!(programs.pairs(), (1, 1));
-        }
-    });
 }
 
 #[test]

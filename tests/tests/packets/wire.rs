@@ -146,3 +146,28 @@ pub(crate) fn set_udp_checksum(bytes: &mut [u8], checksum: [u8; 2]) {
     let offset = if bytes[12..14] == [0x08, 0x00] { 40 } else { 60 };
     bytes[offset..offset + 2].copy_from_slice(&checksum);
 }
+
+/// An ICMP redirect about a packet, as Linux sends it; over IPv6 with the target's MAC address or without.
+pub(crate) fn redirect(gateway: IpAddr, about: &Segment, with_mac: bool) -> Vec<u8> {
+    let packet = &about.bytes()[14..];
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
+    let mut bytes = Vec::new();
+    match (gateway, about.from.ip(), about.to.ip()) {
+        (IpAddr::V4(gateway), IpAddr::V4(client), IpAddr::V4(target)) => {
+            let icmp = ethernet.ipv4(gateway.octets(), client.octets(), 64);
+            icmp.icmpv4_raw(5, 1, target.octets()).write(&mut bytes, packet).unwrap();
+        }
+        (IpAddr::V6(gateway), IpAddr::V6(client), IpAddr::V6(target)) => {
+            let mut body = [target.octets(), target.octets()].concat();
+            if with_mac {
+                body.extend([2, 1, 2, 0, 0, 0, 0, 9]);
+            }
+            body.extend([4, u8::try_from(packet.len().div_ceil(8) + 1).unwrap(), 0, 0, 0, 0, 0, 0]);
+            body.extend(packet);
+            let icmp = ethernet.ipv6(gateway.octets(), client.octets(), 255);
+            icmp.icmpv6_raw(137, 0, [0; 4]).write(&mut bytes, &body).unwrap();
+        }
+        mixed => panic!("two families in one packet: {mixed:?}"),
+    }
+    bytes
+}
