@@ -81,6 +81,9 @@ fn translate(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
         return Ok(Verdict::Forwarded);
     }
     let choice = lookup::choose(&packet)?;
+    if choice.address == packet.source {
+        return Err(Verdict::Hairpin);
+    }
     flow::open(&key, &packet, interface, choice, &known)?;
     rewrite(ctx, &packet, End::Destination, &choice.address, choice.port)?;
     maps::count_service(choice.service, |counters| {

@@ -50,10 +50,12 @@ pub enum Verdict {
     IcmpTranslated = 20,
     /// To a pod: an ICMP redirect about a packet that we have translated. Dropped: the pod knows the VIP only.
     HostRedirect = 21,
+    /// From a pod: the turn fell on the pod itself. Not translated here: what is beneath us masquerades such a call.
+    Hairpin = 22,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 22;
+pub const VERDICTS: u32 = 23;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Verdict {
         Self::EchoReplied,
         Self::IcmpTranslated,
         Self::HostRedirect,
+        Self::Hairpin,
     ];
 
     #[inline(always)]
@@ -101,6 +104,7 @@ impl Verdict {
             | Self::NoService
             | Self::UnknownConnection
             | Self::NoBackend
+            | Self::Hairpin
             | Self::NotPromoted
             | Self::FlowsFull
             | Self::Corrupt

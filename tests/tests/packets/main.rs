@@ -387,6 +387,18 @@ fn addresses_that_share_a_bit_with_ours_pass() {
 }
 
 #[test]
+fn a_pod_whose_turn_falls_on_itself_is_left_to_what_is_beneath() {
+    each_case(|net, protocol, programs| {
+        let itself = with_port(net.backends[0], 40_000);
+        let call = opening(protocol, itself, net.vip, 1);
+        assert_untouched(programs, "from_pod", &call.bytes(), Verdict::Hairpin);
+        assert_eq!(programs.pairs(), (0, 0));
+        // The next turn is another pod's.
+        assert_goes_to(programs, &call, net.backends[1], Verdict::NewFlow);
+    });
+}
+
+#[test]
 fn a_sequence_number_is_the_only_thing_that_makes_a_syn_new() {
     let net = nets()[0];
     let mut programs = Programs::load();
