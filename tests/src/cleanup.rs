@@ -69,7 +69,7 @@ fn watch_signals() -> Result<()> {
 }
 
 /// Stops the calling thread for good if this process is about to end: nothing new is set up while we clean up.
-pub(crate) fn stop_if_interrupted() {
+pub fn stop_if_interrupted() {
     while INTERRUPTED.load(Ordering::Relaxed) {
         thread::park();
     }

@@ -15,7 +15,7 @@ mod sys;
 mod world;
 
 pub use beneath::Beneath;
-pub use cleanup::tear_down_kept;
+pub use cleanup::{stop_if_interrupted, tear_down_kept};
 pub use daemon::{Daemon, EndpointRow, ServiceRow};
 pub use namespace::{Namespace, Process};
 pub use sys::PacketSocket;

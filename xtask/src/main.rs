@@ -54,6 +54,8 @@ fn main() -> ExitCode {
     match run(&task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // What Ctrl-C ended is no error of its own, and ends with the signal's exit code.
+            mcs_proxy_tests::stop_if_interrupted();
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

@@ -47,6 +47,8 @@ pub(crate) fn run(workspace: &Path, options: Options) -> Result<()> {
         println!("{}", json!({ "acts": acts.iter().map(acts::Act::json).collect::<Vec<_>>() }));
     }
     if options.keep {
+        // The last act has opted out: there is more to see with the Service served.
+        stage.set_service(|service| service.annotated("enabled", "true"))?;
         stage.keep(&show)?;
     }
     let failed: Vec<_> = played?.into_iter().flat_map(|act| act.broken).collect();
