@@ -138,10 +138,25 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     let logger = bpf_log.then(|| EbpfLogger::init(&mut ebpf)).transpose().map_err(LoadError::Log)?;
     let mut programs = Programs { ebpf };
     for name in [FROM_POD, TO_POD, CLOCK] {
-        programs.get(name)?.load().map_err(|source| LoadError::Program { name, source })?;
+        load_patiently(programs.get(name)?).map_err(|source| LoadError::Program { name, source })?;
     }
     programs.pin_clock(&dir.clock())?;
     Ok(Loaded { programs, logger, adopted })
+}
+
+/// The verifier gives up with EAGAIN when a signal arrives meanwhile; libbpf tries five times, and so do we.
+pub fn load_patiently(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+    let mut tries = 1;
+    loop {
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::WouldBlock && tries < 5 =>
+            {
+                tries += 1;
+            }
+            loaded => return loaded,
+        }
+    }
 }
 
 impl Programs {

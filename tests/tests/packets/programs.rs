@@ -6,6 +6,7 @@ use aya::{
     programs::{SchedClassifier, TestRun, TestRunOptions},
 };
 use caps::{CapSet, Capability};
+use mcs_proxy::dataplane::loader::load_patiently;
 use mcs_proxy_ebpf::abi::{
     Affinity, AffinityKey, Algorithm, BackendCounters, BackendState, Direction, Element, Flow, FlowState,
     Header, Liveness, MapName, MapSizes, Reply, ServiceCounters, ServiceKey, Slot, Tuple, Verdict, hot_bit,
@@ -300,7 +301,7 @@ fn load(sizes: &MapSizes) -> Ebpf {
     let mut ebpf = loader.load(mcs_proxy::EBPF_OBJECT).expect("the maps");
     for name in ["from_pod", "to_pod", "clock", "empty"] {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-        program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
+        load_patiently(program).unwrap_or_else(|error| panic!("{name}: {error:#?}"));
     }
     ebpf
 }
