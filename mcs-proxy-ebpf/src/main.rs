@@ -16,6 +16,7 @@ mod redirect;
 mod reject;
 mod reply;
 mod rewrite;
+mod socket;
 mod tcx;
 mod verdict;
 mod wire;

@@ -5,7 +5,7 @@ use crate::{
     source::SourceSpec,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
+use mcs_proxy_ebpf::abi::{Algorithm, MapSizes, SocketScope};
 use std::path::{Path, PathBuf};
 
 /// eBPF dataplane for Kubernetes Services that span clusters
@@ -74,6 +74,13 @@ pub struct Run {
     /// Hook to attach to; `auto` takes tcx where the kernel has it (6.6)
     #[arg(long, default_value = "auto", value_name = "auto|tcx|clsact")]
     pub hook: Hook,
+    /// Which sockets are translated when they connect, instead of their packets: those of host-network processes,
+    /// of all processes in --cgroup (not beside sidecars that ask for SO_ORIGINAL_DST), or none
+    #[arg(long, value_enum, default_value = "host", value_name = "host|all|off")]
+    pub socket_path: SocketPath,
+    /// cgroup2 whose processes the socket path serves [default: where cgroup2 is mounted]
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
     #[command(flatten)]
     pub sizes: Sizes,
     #[command(flatten)]
@@ -105,6 +112,9 @@ pub struct Sizes {
     /// Flows that are not yet or no longer established: beyond it the oldest are evicted
     #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.transient, value_parser = size(1 << 24))]
     pub max_transient_flows: u32,
+    /// Peers of unconnected UDP sockets on the socket path: beyond it the oldest are evicted
+    #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.sockets, value_parser = size(1 << 24))]
+    pub max_sockets: u32,
 }
 
 impl Run {
@@ -112,7 +122,7 @@ impl Run {
     pub fn load_options(&self) -> Options {
         let sizes = self.sizes.map_sizes();
         let flows_per_interface = self.sizes.max_flows_per_interface.unwrap_or(sizes.flows / 4);
-        Options { sizes, flows_per_interface, bpf_log: self.bpf_log }
+        Options { sizes, flows_per_interface, socket_path: self.socket_path.scope(), bpf_log: self.bpf_log }
     }
 }
 
@@ -160,13 +170,16 @@ impl TimeoutFlags {
 impl Sizes {
     #[must_use]
     pub const fn map_sizes(&self) -> MapSizes {
-        let &Self { max_frontends, max_slots, max_backends, max_flows, max_transient_flows, .. } = self;
+        let &Self {
+            max_frontends, max_slots, max_backends, max_flows, max_transient_flows, max_sockets, ..
+        } = self;
         MapSizes {
             frontends: max_frontends,
             elements: max_slots,
             backend_ids: max_backends,
             flows: max_flows,
             transient: max_transient_flows,
+            sockets: max_sockets,
             ..MapSizes::DEFAULT
         }
     }
@@ -195,6 +208,25 @@ pub enum AlgorithmName {
     RoundRobin,
     Random,
     Maglev,
+}
+
+/// Which sockets the socket path serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SocketPath {
+    Host,
+    All,
+    Off,
+}
+
+impl SocketPath {
+    #[must_use]
+    pub const fn scope(self) -> Option<SocketScope> {
+        match self {
+            Self::Host => Some(SocketScope::Host),
+            Self::All => Some(SocketScope::All),
+            Self::Off => None,
+        }
+    }
 }
 
 impl From<AlgorithmName> for Algorithm {

@@ -89,6 +89,15 @@ impl Daemon {
         self.wait_for_log("synced")
     }
 
+    /// As [`launch`](Self::launch), with more arguments than before.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    pub fn launch_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.launch()
+    }
+
     fn spawn(&mut self) -> Result<()> {
         self.process = None;
         let arguments: Vec<_> = self.command.iter().map(String::as_str).collect();

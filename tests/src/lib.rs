@@ -4,6 +4,7 @@
 
 pub mod api;
 mod beneath;
+mod cgroup;
 mod cleanup;
 pub mod client;
 mod daemon;
@@ -15,6 +16,7 @@ mod sys;
 mod world;
 
 pub use beneath::Beneath;
+pub use cgroup::Cgroup;
 pub use cleanup::{stop_if_interrupted, tear_down_kept};
 pub use daemon::{Daemon, EndpointRow, ServiceRow};
 pub use namespace::{Namespace, Process};

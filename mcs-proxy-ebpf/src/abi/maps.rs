@@ -22,10 +22,13 @@ pub enum MapName {
     BackendCounters,
     Verdicts,
     Events,
+    SocketBackends,
+    SocketOrigins,
+    SocketPeers,
 }
 
 impl MapName {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Hot,
         Self::Services,
         Self::Vips,
@@ -45,6 +48,9 @@ impl MapName {
         Self::BackendCounters,
         Self::Verdicts,
         Self::Events,
+        Self::SocketBackends,
+        Self::SocketOrigins,
+        Self::SocketPeers,
     ];
 
     #[must_use]
@@ -69,6 +75,9 @@ impl MapName {
             Self::BackendCounters => "backend_counters",
             Self::Verdicts => "verdicts",
             Self::Events => "events",
+            Self::SocketBackends => "socket_backends",
+            Self::SocketOrigins => "socket_origins",
+            Self::SocketPeers => "socket_peers",
         }
     }
 }
@@ -100,6 +109,8 @@ pub struct MapSizes {
     pub transient: u32,
     pub affinity: u32,
     pub fragments: u32,
+    /// `socket_backends`, `socket_origins`.
+    pub sockets: u32,
 }
 
 impl MapSizes {
@@ -111,6 +122,7 @@ impl MapSizes {
         transient: 65_536,
         affinity: 65_536,
         fragments: 8_192,
+        sockets: 65_536,
     };
 
     #[must_use]
@@ -131,6 +143,9 @@ impl MapSizes {
             MapName::InterfaceFlows | MapName::Rejects => SHARES,
             MapName::Verdicts => super::VERDICTS,
             MapName::Events => 1 << 18,
+            MapName::SocketBackends | MapName::SocketOrigins => self.sockets,
+            // It lives in the sockets themselves.
+            MapName::SocketPeers => 0,
         }
     }
 }

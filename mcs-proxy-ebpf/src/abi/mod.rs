@@ -13,6 +13,7 @@ mod extent;
 mod flow;
 mod hot;
 mod maps;
+mod socket;
 mod verdict;
 
 pub use address::{Address, Port, Protocol};
@@ -21,6 +22,7 @@ pub use extent::{Algorithm, BackendState, Element, FrontendWord, Header, Livenes
 pub use flow::{Affinity, AffinityKey, Flow, FlowState, Fragment, FragmentKey, Reply, TICK_SHIFT, Tuple};
 pub use hot::{Direction, HOT_WORDS, HOT_WORDS_PER_DIRECTION, hot_bit};
 pub use maps::{MapName, MapSizes, REJECTS_PER_TICK, SHARES, VipFlags};
+pub use socket::{SocketBackend, SocketKey, SocketOrigin, SocketScope};
 pub use verdict::{Action, VERDICTS, Verdict};
 
 /// Names the pin directory (`<pin-dir>/v3`). Raised with every change of layout or meaning.
@@ -49,6 +51,9 @@ mod userspace {
         Reply,
         ServiceCounters,
         ServiceKey,
+        SocketBackend,
+        SocketKey,
+        SocketOrigin,
         Tuple,
     );
 }

@@ -52,10 +52,14 @@ pub enum Verdict {
     HostRedirect = 21,
     /// From a pod: the turn fell on the pod itself. Not translated here: what is beneath us masquerades such a call.
     Hairpin = 22,
+    /// A process connected, or sent a first datagram, to a VIP of ours, and its socket now speaks to a backend.
+    Connected = 23,
+    /// The same, but the frontend has no backend to offer: the call failed with ECONNREFUSED.
+    ConnectRefused = 24,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 23;
+pub const VERDICTS: u32 = 25;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,8 @@ impl Verdict {
         Self::IcmpTranslated,
         Self::HostRedirect,
         Self::Hairpin,
+        Self::Connected,
+        Self::ConnectRefused,
     ];
 
     #[inline(always)]
@@ -113,7 +119,9 @@ impl Verdict {
             | Self::NoFlow
             | Self::OtherInterface
             | Self::Replied
-            | Self::IcmpTranslated => Action::Next,
+            | Self::IcmpTranslated
+            | Self::Connected
+            | Self::ConnectRefused => Action::Next,
             Self::TupleTaken | Self::RewriteFailed | Self::RejectLimited | Self::HostRedirect => Action::Drop,
             Self::Rejected | Self::EchoReplied => Action::Return,
         }

@@ -101,7 +101,7 @@ fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) 
             weight: backend.slots,
             active: backend.active,
             inactive: backend.inactive,
-            flows: backend.counters.flows.into(),
+            flows: backend.counters.new_flows(),
             first_replies: backend.counters.first_replies.into(),
             bytes: backend.counters.bytes,
         }

@@ -5,14 +5,15 @@ pub mod writer;
 
 use crate::{
     EBPF_OBJECT,
-    config::{Places, Run},
+    config::{Places, Run, SocketPath},
     dataplane::{
         flows::{Collected, Collector, FlowsError},
         interfaces::{self, InterfaceEvent},
         kernel::KernelDataplane,
         links::{LinkError, Links},
-        loader::{self, Loaded},
+        loader::{self, Loaded, Programs},
         pins::PinDir,
+        sockets,
         table::LingerMark,
     },
     desired::Settings,
@@ -115,7 +116,14 @@ impl Daemon {
         loader::preflight(&pin_dir)?;
         let run_dir = places.run_dir();
         let locks = lock(&pin_dir, &run_dir)?;
-        let Loaded { programs, logger, adopted } = loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
+        if let (SocketPath::Off, Some(cgroup)) = (run.socket_path, &run.cgroup) {
+            anyhow::bail!(
+                "--cgroup {} is for the socket path, which is off: leave one out",
+                cgroup.display()
+            );
+        }
+        let Loaded { mut programs, logger, adopted } =
+            loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
         let settings = Settings {
             cluster_name: run.cluster_name.clone(),
             default_algorithm: run.default_algorithm.into(),
@@ -129,6 +137,7 @@ impl Daemon {
             adopted,
             "started"
         );
+        serve_sockets(&mut programs, &pin_dir, run);
         Ok(Self {
             run: run.clone(),
             links: Links::new(programs, pin_dir.clone(), run.hook),
@@ -363,6 +372,20 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+/// Without a socket path, host-network processes are left to what is beneath us, and pods to the packet path.
+fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) {
+    let served = match (run.socket_path, &run.cgroup) {
+        (SocketPath::Off, _) => sockets::detach(pin_dir),
+        (SocketPath::Host | SocketPath::All, Some(cgroup)) => sockets::attach(programs, pin_dir, cgroup),
+        (SocketPath::Host | SocketPath::All, None) => {
+            sockets::default_cgroup().and_then(|cgroup| sockets::attach(programs, pin_dir, &cgroup))
+        }
+    };
+    if let Err(failure) = served {
+        warn!("{}; sockets are not translated (--socket-path off), only packets", with_causes(&failure));
     }
 }
 

@@ -3,15 +3,16 @@
 use super::{
     flows::TickRate,
     pins::{PinDir, PinsError},
+    sockets::SocketHook,
     sys::{self, Access, MapShape, SysError},
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{ProgramError, SchedClassifier},
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier},
     util::KernelVersion,
 };
 use aya_log::EbpfLogger;
-use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes};
+use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes, SocketScope};
 use std::{
     fmt, fs, io,
     os::fd::{AsFd, BorrowedFd},
@@ -87,6 +88,9 @@ const CLOCK: &str = "clock";
 /// Linux 5.12 is the first whose atomic add returns what was there before (`BPF_FETCH`): the cursor needs it.
 const MINIMUM_KERNEL: (&str, KernelVersion) = ("5.12", KernelVersion::new(5, 12, 0));
 
+/// The first with `bpf_set_retval`.
+const SET_RETVAL_KERNEL: KernelVersion = KernelVersion::new(5, 18, 0);
+
 /// Says what stands in the way of [`load`], without changing anything.
 pub fn preflight(dir: &PinDir) -> Result<(), Refusal> {
     // Numbers of capabilities(7).
@@ -110,6 +114,8 @@ pub struct Options {
     pub sizes: MapSizes,
     /// How many established flows an interface may have.
     pub flows_per_interface: u32,
+    /// Which sockets the socket path serves, if any.
+    pub socket_path: Option<SocketScope>,
     /// Whether the programs log.
     pub bpf_log: bool,
 }
@@ -117,7 +123,7 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, bpf_log } = options;
+    let Options { sizes, flows_per_interface, socket_path, bpf_log } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
@@ -125,11 +131,17 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     // The level is a constant to the verifier: with 0 it takes every log statement out.
     let level: u8 = if *bpf_log { u8::MAX } else { 0 };
     let mut loader = EbpfLoader::new();
+    let socket_scope = socket_path.map_or(0, |scope| scope as u32);
+    let host_netns = socket_path.map_or(Ok(0), |_| sys::netns_cookie()).map_err(Refusal::from)?;
+    let has_set_retval = u32::from(KernelVersion::current().is_ok_and(|kernel| kernel >= SET_RETVAL_KERNEL));
     let ticks_per_second = TickRate::of_this_kernel().map_err(Refusal::from)?.per_second();
     loader
         .override_global(aya_log::LEVEL, &level, false)
         .override_global("FLOWS_PER_INTERFACE", flows_per_interface, true)
-        .override_global("TICKS_PER_SECOND", &ticks_per_second, true);
+        .override_global("TICKS_PER_SECOND", &ticks_per_second, true)
+        .override_global("SOCKET_SCOPE", &socket_scope, true)
+        .override_global("HOST_NETNS", &host_netns, true)
+        .override_global("HAS_SET_RETVAL", &has_set_retval, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
     }
@@ -138,17 +150,18 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     let logger = bpf_log.then(|| EbpfLogger::init(&mut ebpf)).transpose().map_err(LoadError::Log)?;
     let mut programs = Programs { ebpf };
     for name in [FROM_POD, TO_POD, CLOCK] {
-        load_patiently(programs.get(name)?).map_err(|source| LoadError::Program { name, source })?;
+        let program = programs.get(name)?;
+        patiently(|| program.load()).map_err(|source| LoadError::Program { name, source })?;
     }
     programs.pin_clock(&dir.clock())?;
     Ok(Loaded { programs, logger, adopted })
 }
 
 /// The verifier gives up with EAGAIN when a signal arrives meanwhile; libbpf tries five times, and so do we.
-pub fn load_patiently(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+pub fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     let mut tries = 1;
     loop {
-        match program.load() {
+        match load() {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.kind() == io::ErrorKind::WouldBlock && tries < 5 =>
             {
@@ -169,6 +182,20 @@ impl Programs {
 
     pub fn classifier(&mut self, direction: Direction) -> Result<&mut SchedClassifier, LoadError> {
         self.get(program_name(direction))
+    }
+
+    /// Loads the program of a hook for sockets, if it is not loaded yet. Not with the others: a kernel that refuses it
+    /// still serves packets.
+    pub fn socket(&mut self, hook: SocketHook) -> Result<BorrowedFd<'_>, LoadError> {
+        let name = hook.as_str();
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::Incomplete { what: "program", name })?;
+        let error = |source| LoadError::Program { name, source };
+        let program: &mut CgroupSockAddr = program.try_into().map_err(error)?;
+        match patiently(|| program.load()) {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(source) => return Err(error(source)),
+        }
+        Ok(program.fd().map_err(error)?.as_fd())
     }
 
     fn get(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
@@ -268,7 +295,9 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         MapName::BackendState | MapName::BackendCounters => Some("--max-backends"),
         MapName::Flows | MapName::Replies => Some("--max-flows"),
         MapName::Transient | MapName::TransientReplies => Some("--max-transient-flows"),
+        MapName::SocketBackends | MapName::SocketOrigins => Some("--max-sockets"),
         MapName::Hot
+        | MapName::SocketPeers
         | MapName::InterfaceFlows
         | MapName::Rejects
         | MapName::Affinity

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod links;
 pub mod loader;
 pub mod pins;
+pub mod sockets;
 pub mod sys;
 pub mod table;
 

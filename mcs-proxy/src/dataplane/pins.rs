@@ -3,6 +3,7 @@
 
 use super::{
     FlowRef, frontend_key,
+    sockets::SocketHook,
     sys::{self, Access, MappedWords, SysError},
 };
 use crate::desired::FrontendKey;
@@ -89,6 +90,11 @@ impl PinDir {
     #[must_use]
     pub fn link(&self, ifindex: u32, direction: Direction) -> PathBuf {
         self.links().join(format!("{ifindex}-{}", link_suffix(direction)))
+    }
+
+    #[must_use]
+    pub fn socket_link(&self, hook: SocketHook) -> PathBuf {
+        self.links().join(hook.as_str())
     }
 
     /// Refuses a place where nothing can be pinned, without creating anything.
@@ -293,6 +299,8 @@ impl Pins {
         Ok(cpus.iter().fold(BackendCounters::default(), |sum, cpu| BackendCounters {
             flows: sum.flows.wrapping_add(cpu.flows),
             first_replies: sum.first_replies.wrapping_add(cpu.first_replies),
+            connects: sum.connects.wrapping_add(cpu.connects),
+            pad: 0,
             bytes: sum.bytes.wrapping_add(cpu.bytes),
         }))
     }

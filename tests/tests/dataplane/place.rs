@@ -24,10 +24,11 @@ pub(crate) const SIZES: MapSizes = MapSizes {
     transient: 256,
     affinity: 16,
     fragments: 16,
+    sockets: 16,
 };
 
 pub(crate) const fn options(sizes: &MapSizes) -> Options {
-    Options { sizes: *sizes, flows_per_interface: sizes.flows, bpf_log: false }
+    Options { sizes: *sizes, flows_per_interface: sizes.flows, socket_path: None, bpf_log: false }
 }
 
 pub(crate) struct Place {

@@ -6,7 +6,7 @@ use aya::{
     programs::{SchedClassifier, TestRun, TestRunOptions},
 };
 use caps::{CapSet, Capability};
-use mcs_proxy::dataplane::loader::load_patiently;
+use mcs_proxy::dataplane::loader::patiently;
 use mcs_proxy_ebpf::abi::{
     Affinity, AffinityKey, Algorithm, BackendCounters, BackendState, Direction, Element, Flow, FlowState,
     Header, Liveness, MapName, MapSizes, Reply, ServiceCounters, ServiceKey, Slot, Tuple, Verdict, hot_bit,
@@ -68,6 +68,7 @@ impl Programs {
             transient: 1024,
             affinity: 64,
             fragments: 64,
+            sockets: 64,
         })
     }
 
@@ -102,6 +103,7 @@ impl Programs {
             frontend: index,
             algorithm: frontend.algorithm,
             affinity_seconds: frontend.affinity_seconds,
+            packets_only: false,
         };
         self.set_element(extent, Element::header(&header));
         for (offset, (address, backend)) in frontend.slots.iter().enumerate() {
@@ -203,6 +205,8 @@ impl Programs {
         cpus.iter().fold(BackendCounters::default(), |sum, cpu| BackendCounters {
             flows: sum.flows + cpu.flows,
             first_replies: sum.first_replies + cpu.first_replies,
+            connects: sum.connects + cpu.connects,
+            pad: 0,
             bytes: sum.bytes + cpu.bytes,
         })
     }
@@ -301,7 +305,7 @@ fn load(sizes: &MapSizes) -> Ebpf {
     let mut ebpf = loader.load(mcs_proxy::EBPF_OBJECT).expect("the maps");
     for name in ["from_pod", "to_pod", "clock", "empty"] {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-        load_patiently(program).unwrap_or_else(|error| panic!("{name}: {error:#?}"));
+        patiently(|| program.load()).unwrap_or_else(|error| panic!("{name}: {error:#?}"));
     }
     ebpf
 }
