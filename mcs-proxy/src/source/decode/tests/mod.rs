@@ -1,6 +1,7 @@
 //! Objects to decode.
 
 mod arbitrary;
+mod importers;
 mod karmada;
 mod manifests;
 mod values;
