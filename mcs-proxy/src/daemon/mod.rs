@@ -16,6 +16,7 @@ use crate::{
         table::LingerMark,
     },
     desired::Flags,
+    model::Model,
     observe::{catalog::Catalog, with_causes},
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
@@ -122,7 +123,8 @@ impl Daemon {
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
         };
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?;
+        let model = Model::default().with_import_ranges(run.serviceimport_cidrs.clone());
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,

@@ -17,7 +17,7 @@ fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
     };
-    Writer::new(dataplane, flags).unwrap()
+    Writer::new(dataplane, Model::default(), flags).unwrap()
 }
 
 fn service(name: &str, vip: &str) -> Object {

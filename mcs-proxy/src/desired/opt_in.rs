@@ -17,9 +17,8 @@ pub fn is_ours(service: &Service, all_services: bool) -> bool {
 /// What a Service asks for that this version does not do, or that nobody will do. `ours`: see [`is_ours`].
 pub(super) fn unserved(service: &Service, ours: bool) -> Vec<Problem> {
     let named = matches!(service.opt_in, OptIn::Annotation | OptIn::ProxyName);
-    let labelled_for_us = !service.kube_proxy_beneath
-        && service.opt_in != OptIn::OtherProxy
-        && service.import_name().is_none();
+    let labelled_for_us =
+        !service.kube_proxy_beneath && service.opt_in != OptIn::OtherProxy && service.import_name().is_none();
     let mut found = Vec::new();
     let mut add = |field: &str, message: &str, remedy: &str| {
         found.push(Problem {

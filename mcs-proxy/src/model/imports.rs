@@ -1,4 +1,6 @@
-use super::{EndpointSlice, NamespacedName, Node, OptIn, Problem, Service, ServiceImport, SourceCluster, import_key};
+use super::{
+    EndpointSlice, NamespacedName, Node, OptIn, Problem, Service, ServiceImport, SourceCluster, import_key,
+};
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -102,7 +104,8 @@ impl Imports {
         key: &NamespacedName,
         others: &Others<'a, impl Iterator<Item = &'a EndpointSlice> + Clone>,
     ) -> bool {
-        let (own, problems) = self.objects.get(key).map(|import| self.standing(import, others)).unwrap_or_default();
+        let (own, problems) =
+            self.objects.get(key).map(|import| self.standing(import, others)).unwrap_or_default();
         if problems.is_empty() {
             self.problems.remove(key);
         } else {
@@ -174,18 +177,26 @@ impl Imports {
     ) -> Option<(String, &'static str)> {
         const ANOTHER: &str = "it is not served there; give the import another address";
         if let Some(service) = others.services.values().find(|service| service.cluster_ips.contains(&ip)) {
-            return Some((format!("is the ClusterIP of Service {}, not derived from it", service.key), ANOTHER));
+            return Some((
+                format!("is the ClusterIP of Service {}, not derived from it", service.key),
+                ANOTHER,
+            ));
         }
         if others.node.is_some_and(|node| node.addresses.contains(&ip)) {
             return Some(("is this node's address".into(), ANOTHER));
         }
         // An import that names the address proves nothing: it may be wrong, or hostile.
         let names = |slice: &&EndpointSlice| {
-            slice.source == SourceCluster::Local && slice.endpoints.iter().any(|endpoint| endpoint.address == ip)
+            slice.source == SourceCluster::Local
+                && slice.endpoints.iter().any(|endpoint| endpoint.address == ip)
         };
         if !self.ranges.iter().any(|range| range.contains(&ip)) {
-            let remedy = "it is not served there; name its range by --serviceimport-cidrs if imports may have it";
-            return Some(("is outside --serviceimport-cidrs, and no derived Service's ClusterIP".into(), remedy));
+            let remedy =
+                "it is not served there; name its range by --serviceimport-cidrs if imports may have it";
+            return Some((
+                "is outside --serviceimport-cidrs, and no derived Service's ClusterIP".into(),
+                remedy,
+            ));
         }
         let slice = others.slices.clone().find(names)?;
         Some((format!("is an endpoint's address, by EndpointSlice {}", slice.key), ANOTHER))

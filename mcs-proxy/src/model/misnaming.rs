@@ -41,8 +41,12 @@ impl Misnaming {
                 name: slice.name.clone(),
             },
             field: "metadata".into(),
-            message: format!("its importer calls this cluster {}, and --cluster-name does not", names.escape_debug()),
-            remedy: "local endpoints may be taken for remote ones and the reverse; see which name is right".into(),
+            message: format!(
+                "its importer calls this cluster {}, and --cluster-name does not",
+                names.escape_debug()
+            ),
+            remedy: "local endpoints may be taken for remote ones and the reverse; see which name is right"
+                .into(),
         })
     }
 }

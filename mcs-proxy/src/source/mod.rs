@@ -12,7 +12,8 @@ pub(crate) use scope::testing as testing_scope;
 pub use spec::{SourceSpec, UnknownSource};
 
 use crate::model::{
-    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport, SettingsObject,
+    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport,
+    SettingsObject,
 };
 use tokio::sync::mpsc;
 

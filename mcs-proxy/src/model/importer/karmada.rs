@@ -3,7 +3,6 @@
 
 use super::{SliceMetadata, named};
 use crate::model::SourceCluster;
-use std::collections::BTreeMap;
 
 const CONTROLLER: &str = "endpointslice-dispatch-controller.karmada.io";
 const PROVIDER: &str = "endpointslice.karmada.io/provision-cluster";
@@ -16,7 +15,8 @@ pub(super) fn recognise(slice: &SliceMetadata<'_>, _own_name: &str) -> Option<So
     slice.is_managed_by(CONTROLLER).then(|| named(slice.annotation(PROVIDER)))
 }
 
-pub(super) fn receiving_cluster(annotations: &BTreeMap<String, String>) -> Option<&str> {
-    let name = annotations.get(WORK_NAMESPACE)?.strip_prefix(EXECUTION_SPACE)?;
+/// The member that received the slice.
+pub(super) fn receiving_cluster<'a>(slice: &SliceMetadata<'a>) -> Option<&'a str> {
+    let name = slice.annotation(WORK_NAMESPACE)?.strip_prefix(EXECUTION_SPACE)?;
     (!name.is_empty()).then_some(name)
 }

@@ -103,17 +103,10 @@ pub fn is_passed_over(slice: &SliceMetadata<'_>) -> bool {
     lighthouse::is_on_its_way(slice)
 }
 
-/// The name of the cluster that received an object, by an importer's word: what `--cluster-name` should be. These are
-/// the object's annotations, of whatever kind it is.
-#[must_use]
-pub fn receiving_cluster(annotations: &BTreeMap<String, String>) -> Option<&str> {
-    karmada::receiving_cluster(annotations)
-}
-
 /// The name that the importer of this slice gives this cluster, if it gives one.
 #[must_use]
 pub fn own_name_told<'a>(slice: &SliceMetadata<'a>) -> Option<&'a str> {
-    cilium::own_name_told(slice).or_else(|| receiving_cluster(slice.annotations))
+    cilium::own_name_told(slice).or_else(|| karmada::receiving_cluster(slice))
 }
 
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";

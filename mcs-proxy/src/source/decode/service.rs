@@ -36,11 +36,8 @@ pub(super) fn decode(kind: ObjectKind, object: &api::Service) -> Service {
         metadata.namespace.as_deref().unwrap_or("default"),
         metadata.name.as_deref().unwrap_or_default(),
     );
-    let mut report = Report::new(ObjectRef {
-        kind,
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-    });
+    let mut report =
+        Report::new(ObjectRef { kind, namespace: key.namespace.clone(), name: key.name.clone() });
     let empty = BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&empty);
     let labels = metadata.labels.as_ref().unwrap_or(&empty);

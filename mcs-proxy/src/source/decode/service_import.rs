@@ -1,9 +1,6 @@
 use super::service::decode;
 use crate::model::{NamespacedName, ObjectKind, ServiceImport, import_key};
-use k8s_openapi::{
-    api::core::v1 as api,
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::Deserialize;
 use serde_json::Value;
 

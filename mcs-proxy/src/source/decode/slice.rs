@@ -3,7 +3,8 @@ use super::{
     service::{HEADLESS, protocol},
 };
 use crate::model::{
-    Endpoint, EndpointSlice, NamespacedName, ObjectKind, ObjectRef, Origin, SliceMetadata, SlicePort, is_passed_over, origin, own_name_told,
+    Endpoint, EndpointSlice, NamespacedName, ObjectKind, ObjectRef, Origin, SliceMetadata, SlicePort,
+    is_passed_over, origin, own_name_told,
 };
 use k8s_openapi::api::discovery::v1 as api;
 use std::{collections::BTreeMap, net::IpAddr};
@@ -38,8 +39,7 @@ pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<Endpoint
         name: key.name.clone(),
     });
     let annotations = metadata.annotations.as_ref().unwrap_or(&empty);
-    let metadata =
-        SliceMetadata { namespace: &key.namespace, name: &key.name, labels, annotations };
+    let metadata = SliceMetadata { namespace: &key.namespace, name: &key.name, labels, annotations };
     if is_passed_over(&metadata) {
         return None;
     }

@@ -24,8 +24,10 @@ fn objects(text: &str) -> Vec<Object> {
 }
 
 fn origins(objects: &[Object]) -> Vec<String> {
-    let origin = |slice: &EndpointSlice| format!("{}: {} from {}", slice.key.name, slice.importer, slice.source);
-    let slice = |object: &Object| if let Object::EndpointSlice(slice) = object { Some(origin(slice)) } else { None };
+    let origin =
+        |slice: &EndpointSlice| format!("{}: {} from {}", slice.key.name, slice.importer, slice.source);
+    let slice =
+        |object: &Object| if let Object::EndpointSlice(slice) = object { Some(origin(slice)) } else { None };
     objects.iter().filter_map(slice).collect()
 }
 

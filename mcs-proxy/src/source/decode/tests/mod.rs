@@ -3,6 +3,7 @@
 mod arbitrary;
 mod importers;
 mod karmada;
+mod karmada_seen;
 mod manifests;
 mod values;
 
