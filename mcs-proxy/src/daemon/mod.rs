@@ -123,7 +123,7 @@ impl Daemon {
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
         };
-        let model = Model::default().with_import_ranges(run.serviceimport_cidrs.clone());
+        let model = Model::awaiting(source::KINDS).with_import_ranges(run.serviceimport_cidrs.clone());
         let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
