@@ -75,8 +75,8 @@ async fn answer(mut stream: TcpStream, script: Script) {
     let others = [
         ("/multicluster.x-k8s.io", (404, status(404, "NotFound"))),
         ("/endpointslices", empty("EndpointSliceList")),
-        ("/nodes?&fieldSelector=metadata.name%3Dmember2-node-1", empty("NodeList")),
-        ("/mcs-proxy/configmaps?&fieldSelector=metadata.name%3Dsettings", empty("ConfigMapList")),
+        ("/nodes?", empty("NodeList")),
+        ("/namespaces/mcs-proxy/configmaps?", empty("ConfigMapList")),
     ];
     let other = others.into_iter().find(|(path, _)| head.contains(path));
     let (status, body) = if let Some((_, answer)) = other {
