@@ -258,7 +258,15 @@ impl Pod {
     /// # Errors
     /// It does not start.
     pub fn serve(&mut self) -> Result<()> {
-        let port = POD_PORT.to_string();
+        self.serve_on(POD_PORT)
+    }
+
+    /// As [`serve`](Self::serve), on another port.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn serve_on(&mut self, port: u16) -> Result<()> {
+        let port = port.to_string();
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         let mut arguments = vec![self.cluster.as_str(), &self.node, &self.name, &port];
         arguments.extend(addresses.iter().map(String::as_str));
