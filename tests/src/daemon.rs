@@ -13,7 +13,7 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const BPFFS: &str = "/sys/fs/bpf";
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
 /// The daemon of one node. Dropping it ends it; its pins go with the world.
 #[derive(Debug)]

@@ -84,6 +84,15 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
 
+    /// Runs tc here: `namespace.tc("qdisc add dev eth0 clsact")`.
+    ///
+    /// # Errors
+    /// It fails; the error has its words.
+    pub fn tc(&self, arguments: &str) -> Result<String> {
+        // Not `tc -n`, which mounts a /sys of its own, without the BPF file system.
+        run(self.command("tc")?.args(arguments.split_whitespace()))
+    }
+
     /// Makes an interface send packets as they are on a wire: one segment each, checksums computed.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod answers;
 mod changes;
+mod neighbours;
 mod spread;
 mod stage;
 mod untouched;
