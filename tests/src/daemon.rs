@@ -124,6 +124,14 @@ impl Daemon {
         self.process.take().map_or(Ok(()), Process::crash)
     }
 
+    /// Stops the program, as SIGSTOP does, or lets it go on.
+    ///
+    /// # Errors
+    /// It does not run; or the kernel's.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        self.process.as_ref().context("it does not run")?.pause(paused)
+    }
+
     /// Asks the program to end, and waits until it has.
     pub fn stop(&mut self) {
         self.process = None;

@@ -249,6 +249,14 @@ impl Process {
         Ok(())
     }
 
+    /// Stops it, as SIGSTOP does, or lets it go on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        Ok(sys::kill(self.child.id(), if paused { libc::SIGSTOP } else { libc::SIGCONT })?)
+    }
+
     /// Leaves it running after we are gone.
     pub(crate) fn leave(self) {
         std::mem::forget(self);

@@ -3,6 +3,7 @@
 
 mod answers;
 mod changes;
+mod interfaces;
 mod neighbours;
 mod spread;
 mod stage;
