@@ -6,7 +6,10 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// eBPF dataplane for Kubernetes Services that span clusters
 #[derive(Debug, Parser)]
@@ -56,6 +59,9 @@ pub struct Run {
     /// Name of this cluster, as the others know it
     #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     pub cluster_name: String,
+    /// Name of this node, as its cluster knows it [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
     /// Where Services and EndpointSlices come from: `kubernetes` or `directory=PATH`
     #[arg(long, default_value = "kubernetes", value_name = "SOURCE")]
     pub source: SourceSpec,
@@ -68,6 +74,9 @@ pub struct Run {
     /// Serve every Service that has a ClusterIP, unless it says otherwise
     #[arg(long)]
     pub all_services: bool,
+    /// For how long a tier of `mcs-proxy.io/clusters` must have had enough endpoints again before new flows return to it
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub tier_hold: humantime::Duration,
     /// Interfaces to leave alone; `*` stands for any characters; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude_interface: Vec<Pattern>,
@@ -108,6 +117,12 @@ pub struct Sizes {
 }
 
 impl Run {
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        let host_name = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        self.node_name.clone().unwrap_or_else(|| host_name().trim().to_lowercase())
+    }
+
     #[must_use]
     pub fn load_options(&self) -> Options {
         let sizes = self.sizes.map_sizes();

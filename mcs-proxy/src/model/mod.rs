@@ -8,14 +8,16 @@ mod slice;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tiers;
 mod validation;
 
 pub use algorithm::{UnknownAlgorithm, algorithm_name, parse_algorithm};
 pub use importer::{SliceMetadata, source_cluster};
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
-pub use slice::{Endpoint, EndpointSlice, SlicePort, SourceCluster};
+pub use slice::{Endpoint, EndpointSlice, Hints, SlicePort, SourceCluster};
 pub use store::Model;
+pub use tiers::{ClusterSelector, LARGEST_SHARE, Member, MinReady, PreferenceError, Tier, Tiers};
 pub use validation::rejection;
 
 use std::fmt;
