@@ -42,7 +42,7 @@ enum Hint<'a> {
 }
 
 impl Hint<'_> {
-    fn names<'h>(self, hints: &'h Hints) -> &'h [String] {
+    fn names(self, hints: &Hints) -> &[String] {
         match self {
             Self::Node(_) => &hints.for_nodes,
             Self::Zone(_) => &hints.for_zones,

@@ -72,7 +72,7 @@ fn an_import_without_hints_leaves_ours_in_force_and_waits() {
 fn node_zone_and_hints_of_an_import_mean_nothing_here() {
     let serve = service("serve", "10.13.0.1");
     let imports = hinted("member1", &[("ready", "node-1", "a"), ("ready", "node-2", "b")]);
-    assert_eq!(told(&serve, &[imports.clone()]), "used; used");
+    assert_eq!(told(&serve, std::slice::from_ref(&imports)), "used; used");
     let ours = hinted("local", &[("ready", "", "b")]);
     assert_eq!(told(&serve, &[ours, imports.clone()]), "used; used; used", "nor do they help our own");
     let local = Service { internal_traffic_policy: TrafficPolicy::Local, ..serve };
