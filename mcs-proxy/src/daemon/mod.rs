@@ -118,10 +118,10 @@ impl Daemon {
         let Loaded { programs, logger, adopted } = loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
         let flags = Flags {
             cluster_name: run.cluster_name.clone(),
+            node_name: run.node_name(),
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
-            node_name: run.node_name(),
         };
         let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?;
         info!(
@@ -379,7 +379,7 @@ fn report(Summary { first, changed, frontends, backends }: Summary) {
 
 async fn follow_source(run: Run, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
-    Ok(source::run(&run.source, &run.cluster_name, &locations, events).await?)
+    Ok(source::run(&run.source, &run.scope(), &locations, events).await?)
 }
 
 /// Follows the interfaces for ever: what ends one attempt (lost messages that cannot be asked for again) is told, and

@@ -14,10 +14,10 @@ const SIZES: MapSizes = MapSizes { frontends: 8, elements: 32, backend_ids: 16, 
 fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
     let flags = Flags {
         cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
         tier_hold: Duration::ZERO,
-        node_name: "member2-node-1".into(),
     };
     Writer::new(dataplane, flags).unwrap()
 }

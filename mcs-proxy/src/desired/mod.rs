@@ -33,19 +33,19 @@ use std::{
 /// Every frontend that should exist, by what a client calls.
 pub type Desired = BTreeMap<FrontendKey, Frontend>;
 
-/// What holds for all Services of this daemon.
+/// What the command line says for all Services of this daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flags {
     /// `--cluster-name`: this cluster's.
     pub cluster_name: String,
+    /// `--node-name`: this node's, as endpoints of this cluster name it.
+    pub node_name: String,
     /// `--default-algorithm`: where a Service names none.
     pub default_algorithm: Algorithm,
     /// `--all-services`: whatever has a ClusterIP is ours, unless it says otherwise.
     pub all_services: bool,
     /// `--tier-hold`: for how long a tier must have had enough endpoints before new flows return to it.
     pub tier_hold: Duration,
-    /// `--node-name`: this node's, as endpoints of this cluster name it.
-    pub node_name: String,
 }
 
 /// What a decision depends on beside the Service and its slices.

@@ -171,7 +171,10 @@ impl Resolver {
         let service = model.service(key)?;
         let context = Context {
             flags: &self.flags,
-            here: Here { node: &self.flags.node_name, zone: None },
+            here: Here {
+                node: &self.flags.node_name,
+                zone: model.node().and_then(|node| node.zone.as_deref()),
+            },
             standings: self.standings.get(key).unwrap_or(NONE),
             now,
         };
