@@ -7,4 +7,5 @@ mod interfaces;
 mod neighbours;
 mod spread;
 mod stage;
+mod tiers;
 mod untouched;
