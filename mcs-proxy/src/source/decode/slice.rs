@@ -3,7 +3,7 @@ use super::{
     service::{HEADLESS, protocol},
 };
 use crate::model::{
-    Endpoint, EndpointSlice, NamespacedName, ObjectKind, ObjectRef, Origin, SliceMetadata, SlicePort,
+    Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, Origin, SliceMetadata, SlicePort,
     is_passed_over, origin, own_name_told,
 };
 use k8s_openapi::api::discovery::v1 as api;
@@ -126,7 +126,16 @@ fn endpoints(object: &api::EndpointSlice, report: &mut Report) -> Vec<Endpoint> 
             terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
             node_name: endpoint.node_name.clone(),
             zone: endpoint.zone.clone(),
+            hints: hints(endpoint.hints.as_ref()),
         });
     }
     endpoints
+}
+
+/// Empty lists are as good as none.
+fn hints(object: Option<&api::EndpointHints>) -> Option<Box<Hints>> {
+    let object = object?;
+    let for_nodes: Vec<_> = object.for_nodes.iter().flatten().map(|node| node.name.clone()).collect();
+    let for_zones: Vec<_> = object.for_zones.iter().flatten().map(|zone| zone.name.clone()).collect();
+    (!for_nodes.is_empty() || !for_zones.is_empty()).then(|| Box::new(Hints { for_nodes, for_zones }))
 }

@@ -39,10 +39,11 @@ fn served<'a>(objects: impl Iterator<Item = &'a Object>) -> (Vec<String>, Vec<St
         node_name: "member2-node-1".into(),
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
+        tier_hold: std::time::Duration::ZERO,
     });
     for object in objects {
         let affected = model.apply(Event::Applied(object.clone()));
-        resolver.update(&model, &affected);
+        resolver.update(&model, &affected, std::time::Instant::now());
     }
     let frontends = resolver.desired().iter().map(|(key, frontend)| {
         let mut slots = frontend.slots.clone();

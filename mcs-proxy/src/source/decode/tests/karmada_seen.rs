@@ -75,6 +75,7 @@ impl Member2 {
             node_name: "node-1".into(),
             default_algorithm: Algorithm::RoundRobin,
             all_services: false,
+            tier_hold: std::time::Duration::ZERO,
         };
         let mut member2 = Self { model: Model::default(), resolver: Resolver::new(flags) };
         objects.into_iter().for_each(|object| drop(member2.put(object)));
@@ -83,7 +84,7 @@ impl Member2 {
 
     fn apply(&mut self, event: Event) -> Option<Vec<String>> {
         let affected = self.model.apply(event);
-        self.resolver.update(&self.model, &affected);
+        self.resolver.update(&self.model, &affected, std::time::Instant::now());
         assert_eq!(self.model.problems().chain(self.resolver.problems()).count(), 0);
         let frontend = self.resolver.desired().values().next()?;
         let mut slots: Vec<_> = frontend.slots.iter().map(|slot| slot.ip().to_string()).collect();
