@@ -218,12 +218,12 @@ impl Daemon {
         match self.writer.commit() {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
+                report(summary);
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
                     self.write_catalog();
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
-                report(summary);
             }
         }
     }

@@ -11,6 +11,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, pin::pin};
 use tokio::{sync::mpsc, time::Instant};
+use tracing::debug;
 
 /// Lists and watches one kind until nobody listens any more.
 ///
@@ -57,6 +58,8 @@ pub(super) async fn follow<K>(
             Some(Ok(watcher::Event::Delete(object))) => Event::Deleted(kind, key(&object)),
         };
         health.answered();
+        // With this line and the one about what was programmed, anyone can tell the API server's delay from ours.
+        debug!(kind = %kind, "told");
         if events.send(event).await.is_err() {
             return;
         }
