@@ -2,7 +2,7 @@
 
 use crate::{
     dataplane::{flows::Timeouts, interfaces::Pattern, links::Hook, loader::Options},
-    model::{NamespacedName, check_cluster_name},
+    model::{Limits, NamespacedName, check_cluster_name},
     source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -87,6 +87,8 @@ pub struct Run {
     #[command(flatten)]
     pub sizes: Sizes,
     #[command(flatten)]
+    pub limits: LimitFlags,
+    #[command(flatten)]
     pub timeouts: TimeoutFlags,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
@@ -138,6 +140,31 @@ impl Run {
         let sizes = self.sizes.map_sizes();
         let flows_per_interface = self.sizes.max_flows_per_interface.unwrap_or(sizes.flows / 4);
         Options { sizes, flows_per_interface, bpf_log: self.bpf_log }
+    }
+}
+
+/// The most endpoints that other clusters may bring. Past a limit nothing is added, and what is there stays.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LimitFlags {
+    /// Endpoints that one cluster brings to one Service
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.per_service)]
+    pub max_service_endpoints: usize,
+    /// Endpoints that one cluster brings in all, unless the settings say `max-endpoints` for it
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.per_cluster)]
+    pub max_cluster_endpoints: usize,
+    /// Endpoints that all other clusters bring together
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.per_node)]
+    pub max_imported_endpoints: usize,
+}
+
+impl LimitFlags {
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        Limits {
+            per_service: self.max_service_endpoints,
+            per_cluster: self.max_cluster_endpoints,
+            per_node: self.max_imported_endpoints,
+        }
     }
 }
 

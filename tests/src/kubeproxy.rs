@@ -2,9 +2,10 @@
 
 use crate::{
     Namespace, Node, Process,
-    api::{ApiServer, program},
+    api::ApiServer,
     cleanup,
     namespace::run,
+    programs,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -45,7 +46,7 @@ impl KubeProxy {
         let pod_ranges: Vec<_> = node.pod_ranges.iter().map(ToString::to_string).collect();
         let process = namespace.spawn(
             &format!("{}-kube-proxy", namespace.name()),
-            &program("kube-proxy")?,
+            &programs::kubernetes("kube-proxy")?,
             &[
                 "--kubeconfig",
                 &api.kubeconfig().display().to_string(),

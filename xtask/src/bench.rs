@@ -64,7 +64,14 @@ fn finish(Options { json }: Options, mut benches: Command) -> Result<()> {
 /// mcs-proxy as it is shipped.
 fn build_release(workspace: &Path) -> Result<PathBuf> {
     let mut build = command(cargo());
-    build.current_dir(workspace).args(["build", "--quiet", "--locked", "--release", "--package", "mcs-proxy"]);
+    build.current_dir(workspace).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package",
+        "mcs-proxy",
+    ]);
     if !build.status()?.success() {
         bail!("mcs-proxy did not build");
     }

@@ -122,7 +122,7 @@ impl Daemon {
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
         };
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?;
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?.limited(run.limits.limits());
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,

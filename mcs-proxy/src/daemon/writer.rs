@@ -6,7 +6,7 @@ use crate::{
         table::{CapacityError, Plan, Rejected, Table},
     },
     desired::{Changes, Desired, Flags, Frontend, FrontendKey, Resolver},
-    model::{Model, NamespacedName, Problem, ProblemTracker},
+    model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
     source::Event,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +80,13 @@ impl<D: Dataplane> Writer<D> {
         })
     }
 
+    /// The same, with these limits for what other clusters may bring. Before the first event.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.model = std::mem::take(&mut self.model).limited(limits);
+        self
+    }
+
     /// Takes an event in. The maps change with the next [`Self::commit`], so that a burst of events is one change.
     pub fn take(&mut self, event: Event) {
         self.affected.extend(self.model.apply(event));
@@ -117,6 +124,11 @@ impl<D: Dataplane> Writer<D> {
         }
         self.phase = Phase::Synced;
         self.report_rejected(plan.rejected);
+        for address in plan.refused {
+            error!(
+                "{address} was to enter the maps, which take no such address: left out; please report this"
+            );
+        }
         let desired = self.resolver.desired();
         Commit::Programmed(Summary {
             first,

@@ -1,5 +1,5 @@
 use super::{EndpointVerdict, JudgedEndpoint};
-use crate::model::{Endpoint, EndpointSlice, ServicePort, SourceCluster, rejection};
+use crate::model::{Endpoint, EndpointSlice, Refusal, ServicePort, SourceCluster};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -35,13 +35,15 @@ impl Candidate<'_> {
 ///
 /// Reads slices as kube-proxy does (`pkg/proxy/endpointslicecache.go`, `topology.go`): a Service's port finds its
 /// targets by name and protocol, never by number, which is the slice's own; equal addresses count once; ready ones
-/// take new flows, and where none is ready, those that still serve while they terminate.
+/// take new flows, and where none is ready, those that still serve while they terminate. `refusal` says which addresses
+/// count for nothing.
 pub(super) fn judge<'a>(
     port: &ServicePort,
     vip: IpAddr,
     slices: impl Iterator<Item = &'a EndpointSlice>,
+    refusal: impl Fn(SocketAddr, &SourceCluster) -> Option<Refusal>,
 ) -> Vec<Candidate<'a>> {
-    let mut candidates = list(port, vip, slices);
+    let mut candidates = list(port, vip, slices, refusal);
     set_aside_duplicates(&mut candidates);
     let counted = |candidate: &&Candidate<'_>| candidate.verdict == EndpointVerdict::Used;
     let any_ready = candidates.iter().filter(counted).any(|candidate| candidate.endpoint.ready);
@@ -58,6 +60,7 @@ fn list<'a>(
     port: &ServicePort,
     vip: IpAddr,
     slices: impl Iterator<Item = &'a EndpointSlice>,
+    refusal: impl Fn(SocketAddr, &SourceCluster) -> Option<Refusal>,
 ) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for slice in slices {
@@ -69,13 +72,10 @@ fn list<'a>(
                 if endpoint.address.is_ipv4() != vip.is_ipv4() {
                     continue;
                 }
-                let rejected = rejection(endpoint.address).is_some() || target.port == 0;
-                candidates.push(Candidate {
-                    address: SocketAddr::new(endpoint.address, target.port),
-                    slice,
-                    endpoint,
-                    verdict: if rejected { EndpointVerdict::Rejected } else { EndpointVerdict::Used },
-                });
+                let address = SocketAddr::new(endpoint.address, target.port);
+                let refused = refusal(address, &slice.source).map(EndpointVerdict::Rejected);
+                let verdict = refused.unwrap_or(EndpointVerdict::Used);
+                candidates.push(Candidate { address, slice, endpoint, verdict });
             }
         }
     }
@@ -88,7 +88,7 @@ fn set_aside_duplicates(candidates: &mut [Candidate<'_>]) {
     let mut first: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     for i in 0..candidates.len() {
         let candidate = candidates[i];
-        if candidate.verdict == EndpointVerdict::Rejected {
+        if matches!(candidate.verdict, EndpointVerdict::Rejected(_)) {
             continue;
         }
         let rank = |candidate: &Candidate<'_>| {

@@ -6,8 +6,8 @@ use super::{
     slots::{put_in_order, slots},
 };
 use crate::model::{
-    EndpointSlice, ObjectKind, ObjectRef, Problem, Service, ServicePort, SessionAffinity, SourceCluster,
-    rejection,
+    EndpointSlice, ObjectKind, ObjectRef, Problem, Refusal, Service, ServicePort, SessionAffinity,
+    SourceCluster, Surroundings,
 };
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{collections::BTreeMap, net::IpAddr};
@@ -20,6 +20,7 @@ pub fn frontends_of<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     flags: &Flags,
+    surroundings: &Surroundings,
 ) -> (Vec<(FrontendKey, Frontend)>, Vec<Problem>) {
     let ours = is_ours(service, flags.all_services);
     let mut problems = unserved(service, ours);
@@ -39,7 +40,7 @@ pub fn frontends_of<'a>(
                 problems.push(repeated_port(service, i, key));
                 continue;
             }
-            let frontend = frontend(service, port, vip, slices.clone(), flags, &mut rejected);
+            let frontend = frontend(service, port, vip, slices.clone(), (flags, surroundings), &mut rejected);
             frontends.insert(key, frontend);
         }
     }
@@ -57,10 +58,12 @@ fn frontend<'a>(
     port: &ServicePort,
     vip: IpAddr,
     slices: impl Iterator<Item = &'a EndpointSlice>,
-    flags: &Flags,
+    (flags, surroundings): (&Flags, &Surroundings),
     rejected: &mut Rejected<'a>,
 ) -> Frontend {
-    let mut candidates = judge(port, vip, slices);
+    let mut candidates = judge(port, vip, slices, |address, source| {
+        surroundings.refusal(address, source, &flags.cluster_name)
+    });
     put_in_order(&mut candidates);
     rejected.note(&candidates);
     let mut serving: Vec<_> = candidates
@@ -89,28 +92,27 @@ fn frontend<'a>(
     }
 }
 
-/// Endpoints whose addresses no pod can have, by slice: how many, and the first of them.
+/// Endpoints that are refused, by slice: which, and why.
 #[derive(Default)]
-struct Rejected<'a>(BTreeMap<&'a str, (&'a EndpointSlice, std::collections::BTreeSet<IpAddr>)>);
+struct Rejected<'a>(BTreeMap<&'a str, (&'a EndpointSlice, BTreeMap<IpAddr, Refusal>)>);
 
 impl<'a> Rejected<'a> {
     fn note(&mut self, candidates: &[Candidate<'a>]) {
         for candidate in candidates {
-            if candidate.verdict == EndpointVerdict::Rejected {
-                let (_, addresses) =
-                    self.0.entry(&candidate.slice.key.name).or_insert((candidate.slice, Default::default()));
-                addresses.insert(candidate.address.ip());
+            if let EndpointVerdict::Rejected(refusal) = candidate.verdict {
+                let slice = candidate.slice;
+                let (_, known) = self.0.entry(&slice.key.name).or_insert((slice, BTreeMap::new()));
+                known.insert(candidate.address.ip(), refusal);
             }
         }
     }
 
     fn problems(&self) -> impl Iterator<Item = Problem> {
         self.0.values().filter_map(|(slice, addresses)| {
-            let first = addresses.first()?;
-            let reason = rejection(*first).unwrap_or("without a port");
+            let (first, reason) = addresses.first_key_value()?;
             let others = match addresses.len() - 1 {
                 0 => String::new(),
-                n => format!(", and {n} more like it"),
+                n => format!(", and {n} more are refused"),
             };
             Some(Problem {
                 object: slice_reference(slice),

@@ -16,7 +16,7 @@ fn flags(all_services: bool) -> Flags {
 }
 
 fn of(service: &Service, slices: &[EndpointSlice]) -> (Vec<(FrontendKey, Frontend)>, Vec<Problem>) {
-    frontends_of(service, slices.iter(), &flags(false))
+    frontends_of(service, slices.iter(), &flags(false), &Surroundings::default())
 }
 
 #[test]
@@ -105,7 +105,9 @@ fn which_services_are_ours() {
         (OptIn::Unsaid, "kubernetes", [false, false]),
     ] {
         let service = Service { opt_in, ..service(name, "10.13.0.1") };
-        let ours = [false, true].map(|all| !frontends_of(&service, [].iter(), &flags(all)).0.is_empty());
+        let ours = [false, true].map(|all| {
+            !frontends_of(&service, [].iter(), &flags(all), &Surroundings::default()).0.is_empty()
+        });
         assert_eq!(ours, expected, "{opt_in:?} {name}");
     }
     let elsewhere = Service {
@@ -172,7 +174,7 @@ fn a_slice_with_rejected_addresses_is_told_of_once() {
     let (_, problems) = of(&two_ports, &[bad]);
     let [problem] = &problems[..] else { panic!("{problems:?}") };
     assert_eq!(problem.object.to_string(), "EndpointSlice default/member1-serve");
-    assert_eq!(problem.message, "127.0.0.1 is loopback, and 1 more like it");
+    assert_eq!(problem.message, "127.0.0.1 is loopback, and 1 more are refused");
 }
 
 #[test]
@@ -249,7 +251,7 @@ proptest! {
             let unique: BTreeSet<_> = slots.iter().chain(serving).collect();
             prop_assert_eq!(unique.len(), slots.len() + serving.len(), "in slots or serving, and once");
             for address in slots.iter().chain(serving) {
-                prop_assert!(rejection(address.ip()).is_none() && address.port() != 0);
+                prop_assert!(crate::model::rejection(address.ip()).is_none() && address.port() != 0);
                 prop_assert_eq!(address.is_ipv4(), called.vip.is_ipv4());
             }
             let all_of_one_kind = endpoints.iter().any(|e| e.verdict == EndpointVerdict::Used)

@@ -16,7 +16,7 @@ pub use frontends::frontends_of;
 pub use opt_in::is_ours;
 pub use resolver::{Changes, Resolver};
 
-use crate::model::{NamespacedName, SourceCluster};
+use crate::model::{NamespacedName, Refusal, SourceCluster};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
     collections::BTreeMap,
@@ -106,8 +106,8 @@ pub enum EndpointVerdict {
     Terminating,
     /// Another slice lists the same address and port, and that one counts.
     Duplicate,
-    /// Not an address that a pod can have (loopback, link-local, multicast, unspecified …), or port 0.
-    Rejected,
+    /// No endpoint of that cluster may have this address or port.
+    Rejected(Refusal),
 }
 
 impl EndpointVerdict {
@@ -125,7 +125,7 @@ impl EndpointVerdict {
             Self::NotReady => "not ready",
             Self::Terminating => "terminating",
             Self::Duplicate => "duplicate",
-            Self::Rejected => "rejected address",
+            Self::Rejected(_) => "rejected address",
         }
     }
 }

@@ -72,6 +72,11 @@ impl Resolver {
         &self.desired
     }
 
+    /// What a Service claims, whether it has it or another one has.
+    pub fn claims_of(&self, service: &NamespacedName) -> impl Iterator<Item = &FrontendKey> {
+        self.services.get(service).into_iter().flat_map(|standing| &standing.claims)
+    }
+
     /// What is wrong with Services that are ours, beyond what the [`Model`] tells.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.services.values().flat_map(|standing| &standing.problems).chain(&self.lost)
@@ -101,7 +106,8 @@ impl Resolver {
         key: &NamespacedName,
     ) -> (i64, BTreeMap<FrontendKey, Frontend>, Vec<Problem>) {
         let Some(service) = model.service(key) else { return Default::default() };
-        let (frontends, problems) = frontends_of(service, model.slices_of(key), &self.flags);
+        let (frontends, problems) =
+            frontends_of(service, model.slices_of(key), &self.flags, model.surroundings());
         (service.created, frontends.into_iter().collect(), problems)
     }
 

@@ -5,6 +5,7 @@ mod cluster;
 mod importer;
 mod node;
 mod problem;
+mod quota;
 mod service;
 mod settings;
 mod slice;
@@ -18,13 +19,14 @@ pub use cluster::check_cluster_name;
 pub use importer::{SliceMetadata, source_cluster};
 pub use node::Node;
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
+pub use quota::Limits;
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
 pub use settings::{
     ClusterSettings, ClusterState, MODE_KEY, Mode, OnFailure, Settings, SettingsObject, Zones,
 };
 pub use slice::{Endpoint, EndpointSlice, SlicePort, SourceCluster};
 pub use store::Model;
-pub use validation::rejection;
+pub use validation::{Refusal, Surroundings, rejection};
 
 use std::fmt;
 

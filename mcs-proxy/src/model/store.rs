@@ -1,10 +1,12 @@
 use super::{
-    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, Settings, SettingsObject,
+    EndpointSlice, Limits, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, Settings,
+    SettingsObject, SourceCluster, Surroundings, quota::Quotas,
 };
 use crate::source::{Event, Object};
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    net::IpAddr,
 };
 
 /// The objects as the source last told them, Services whether or not they are served by us: an annotation may change
@@ -26,6 +28,12 @@ pub struct Model {
     settings_key: Option<NamespacedName>,
     /// Kinds of which no complete list has arrived yet.
     awaited: BTreeSet<ObjectKind>,
+    surroundings: Surroundings,
+    /// Addresses that became ClusterIPs, or ceased to be, with the event that is being taken in.
+    changed_vips: BTreeSet<IpAddr>,
+    quotas: Quotas,
+    /// Of slices of which not all is let in.
+    refused: BTreeMap<NamespacedName, Problem>,
 }
 
 impl Default for Model {
@@ -48,7 +56,18 @@ impl Model {
             settings: Settings::default(),
             settings_key: None,
             awaited: kinds.into_iter().collect(),
+            surroundings: Surroundings::default(),
+            changed_vips: BTreeSet::new(),
+            quotas: Quotas::new(Limits::DEFAULT),
+            refused: BTreeMap::new(),
         }
+    }
+
+    /// The same, with other limits for what the other clusters may bring. Only for one that has taken nothing in yet.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.quotas = Quotas::new(limits);
+        self
     }
 
     /// Takes an event in and says which Services it may change. Empty if nothing changed.
@@ -65,6 +84,8 @@ impl Model {
                 self.unreadable.remove(&object);
             }
         }
+        self.admit_waiting(&mut affected);
+        self.affect_importers(&mut affected);
         affected
     }
 
@@ -86,6 +107,17 @@ impl Model {
         &self.settings
     }
 
+    /// What endpoints are held against.
+    #[must_use]
+    pub const fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    #[cfg(test)]
+    pub(super) const fn quotas_for_tests(&self) -> &Quotas {
+        &self.quotas
+    }
+
     #[must_use]
     pub fn service(&self, key: &NamespacedName) -> Option<&Service> {
         self.services.get(key)
@@ -103,7 +135,8 @@ impl Model {
 
     /// All that is wrong with objects and files now, by object.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.unreadable.values().flatten().chain(self.flaws.values().flatten())
+        let of_objects = self.flaws.values().flatten().chain(self.refused.values());
+        self.unreadable.values().flatten().chain(of_objects)
     }
 
     fn put(&mut self, object: Object, affected: &mut BTreeSet<NamespacedName>) {
@@ -123,6 +156,8 @@ impl Model {
             service.keep_last_good_of(previous);
         }
         if previous != Some(&service) {
+            let former = previous.map(|previous| previous.cluster_ips.as_slice()).unwrap_or_default();
+            self.changed_vips.extend(self.surroundings.exchange_vips(former, &service.cluster_ips));
             self.services.insert(key.clone(), service);
             affected.insert(key);
         }
@@ -136,16 +171,62 @@ impl Model {
             self.take_slice(NamespacedName::new(&*key.namespace, former), &key.name, affected);
         }
         self.note_flaws(ObjectKind::EndpointSlice, &key, mem::take(&mut slice.problems));
+        self.admit(slice, service, affected);
+    }
+
+    /// Lets a slice in, as far as there is room for it.
+    fn admit(
+        &mut self,
+        mut slice: EndpointSlice,
+        service: NamespacedName,
+        affected: &mut BTreeSet<NamespacedName>,
+    ) {
+        let siblings = siblings(&self.slices, &slice);
         let slices = self.slices.entry(service.clone()).or_default();
-        if slices.get(&key.name) != Some(&slice) {
-            slices.insert(key.name, slice);
+        let former = slices.get(&slice.key.name);
+        match self.quotas.admit(&mut slice, former, siblings, &self.settings) {
+            Some(problem) => self.refused.insert(slice.key.clone(), problem),
+            None => self.refused.remove(&slice.key),
+        };
+        if former != Some(&slice) {
+            slices.insert(slice.key.name.clone(), slice);
             affected.insert(service);
         }
+    }
+
+    /// Room may have come for what waits.
+    fn admit_waiting(&mut self, affected: &mut BTreeSet<NamespacedName>) {
+        let present = |slice: &EndpointSlice| {
+            let service = NamespacedName::new(&*slice.key.namespace, &*slice.service);
+            let known = self.slices.get(&service).and_then(|slices| slices.get(&slice.key.name));
+            known.map_or(0, |known| known.endpoints.len())
+        };
+        let siblings = |slice: &EndpointSlice| siblings(&self.slices, slice);
+        for slice in self.quotas.take_fitting(&self.settings, siblings, present) {
+            let service = NamespacedName::new(&*slice.key.namespace, &*slice.service);
+            self.admit(slice, service, affected);
+        }
+    }
+
+    /// Imports that name an address that became a ClusterIP are refused from now on, and the other way round.
+    fn affect_importers(&mut self, affected: &mut BTreeSet<NamespacedName>) {
+        let changed = mem::take(&mut self.changed_vips);
+        // Before that everything is still to be judged.
+        if changed.is_empty() || !self.is_synced() {
+            return;
+        }
+        let names_one = |slice: &EndpointSlice| {
+            slice.source != SourceCluster::Local
+                && slice.endpoints.iter().any(|endpoint| changed.contains(&endpoint.address))
+        };
+        let importers = self.slices.iter().filter(|(_, slices)| slices.values().any(names_one));
+        affected.extend(importers.map(|(service, _)| service.clone()));
     }
 
     fn put_node(&mut self, mut node: Node, affected: &mut BTreeSet<NamespacedName>) {
         self.note_flaws(ObjectKind::Node, &node.key, mem::take(&mut node.problems));
         if self.node.as_ref() != Some(&node) {
+            self.surroundings.set_node(&node.addresses);
             self.node = Some(node);
             self.affect_all(affected);
         }
@@ -160,6 +241,7 @@ impl Model {
 
     fn change_settings(&mut self, settings: Settings, affected: &mut BTreeSet<NamespacedName>) {
         if self.settings != settings {
+            self.surroundings.set_ranges(&settings);
             self.settings = settings;
             self.affect_all(affected);
         }
@@ -173,7 +255,8 @@ impl Model {
     fn remove(&mut self, kind: ObjectKind, key: &NamespacedName, affected: &mut BTreeSet<NamespacedName>) {
         match kind {
             ObjectKind::Service => {
-                if self.services.remove(key).is_some() {
+                if let Some(service) = self.services.remove(key) {
+                    self.changed_vips.extend(self.surroundings.exchange_vips(&service.cluster_ips, &[]));
                     affected.insert(key.clone());
                 }
             }
@@ -184,6 +267,7 @@ impl Model {
             }
             ObjectKind::Node => {
                 if self.node.take_if(|node| node.key == *key).is_some() {
+                    self.surroundings.set_node(&[]);
                     self.affect_all(affected);
                 }
             }
@@ -217,7 +301,10 @@ impl Model {
 
     fn take_slice(&mut self, service: NamespacedName, slice: &str, affected: &mut BTreeSet<NamespacedName>) {
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(slice);
+            if let Some(slice) = slices.remove(slice) {
+                self.quotas.release(&slice);
+                self.refused.remove(&slice.key);
+            }
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
@@ -233,6 +320,19 @@ impl Model {
             self.flaws.insert(object, problems);
         }
     }
+}
+
+/// How many endpoints the Service's other slices from the same cluster have.
+fn siblings(
+    slices: &BTreeMap<NamespacedName, BTreeMap<String, EndpointSlice>>,
+    slice: &EndpointSlice,
+) -> usize {
+    let service = NamespacedName::new(&*slice.key.namespace, &*slice.service);
+    let others = slices.get(&service).into_iter().flat_map(BTreeMap::values);
+    others
+        .filter(|other| other.source == slice.source && other.key != slice.key)
+        .map(|other| other.endpoints.len())
+        .sum()
 }
 
 #[cfg(test)]

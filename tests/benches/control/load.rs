@@ -25,7 +25,8 @@ impl Objects {
     pub(crate) fn create(&self, services: u32) -> Result<()> {
         let requests = (0..services).flat_map(|service| {
             let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-            let mut all = vec![("POST", "/api/v1/namespaces/default/services".to_owned(), self::service(service))];
+            let mut all =
+                vec![("POST", "/api/v1/namespaces/default/services".to_owned(), self::service(service))];
             all.extend((0..3).map(|part| ("POST", slices.to_owned(), slice(service, part, 0))));
             all
         });
@@ -45,7 +46,8 @@ impl Objects {
             let runtime: Runtime = Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-                let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+                let config =
+                    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
                 let client = Client::try_from(config)?;
                 futures::stream::iter(requests)
                     .map(|(method, path, body)| request(client.clone(), method, path, body))

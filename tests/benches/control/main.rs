@@ -118,10 +118,13 @@ fn memory_of(id: u32) -> Result<Value> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
     let mib = |field: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<f64>().ok());
+        let kib =
+            line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<f64>().ok());
         (kib.unwrap_or_default() / 102.4).round() / 10.0
     };
-    Ok(json!({ "all": mib("VmRSS:"), "anonymous": mib("RssAnon:"), "files_and_maps": mib("RssFile:"), "peak": mib("VmHWM:") }))
+    Ok(
+        json!({ "all": mib("VmRSS:"), "anonymous": mib("RssAnon:"), "files_and_maps": mib("RssFile:"), "peak": mib("VmHWM:") }),
+    )
 }
 
 pub(crate) fn spread(mut times: Vec<Duration>) -> Value {

@@ -17,7 +17,10 @@ const LIVE: &str = "\"SyncProxyRules";
 
 pub(crate) fn measure(objects: &Objects, node: &Node, api: &ApiServer, services: u32) -> Result<Value> {
     // It waits for a Node with an address.
-    api.create("/api/v1/nodes", &format!("{{apiVersion: v1, kind: Node, metadata: {{name: {}}}}}", node.name))?;
+    api.create(
+        "/api/v1/nodes",
+        &format!("{{apiVersion: v1, kind: Node, metadata: {{name: {}}}}}", node.name),
+    )?;
     let address = json!({ "type": "InternalIP", "address": node.address });
     let status = json!({ "status": { "addresses": [address] } });
     api.patch(&format!("/api/v1/nodes/{}/status", node.name), &status)?;
