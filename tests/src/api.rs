@@ -1,6 +1,6 @@
 //! A real API server: etcd, kube-apiserver, and the controllers that write EndpointSlices, on a world's fabric.
 
-use crate::{programs, FABRIC, Namespace, Process, World, namespace::run};
+use crate::{FABRIC, Namespace, Process, World, namespace::run, programs};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{

@@ -1,12 +1,6 @@
 //! The real kube-proxy of a node.
 
-use crate::{
-    Namespace, Node, Process,
-    api::ApiServer,
-    cleanup,
-    namespace::run,
-    programs,
-};
+use crate::{Namespace, Node, Process, api::ApiServer, cleanup, namespace::run, programs};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeSet,
