@@ -5,7 +5,6 @@
 //! network's and the decoder's share; what passes after it is the control loop's.
 //!
 //! Every Service has ten endpoints: two local ones and two slices of four that another cluster exports.
-#![expect(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
 
 mod load;
 mod log;
