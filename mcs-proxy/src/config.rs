@@ -6,6 +6,7 @@ use crate::{
     source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
 use std::{
     fs,
@@ -66,6 +67,10 @@ pub struct Run {
     /// ConfigMap with the switches for clusters: NAMESPACE/NAME
     #[arg(long, value_name = "CONFIGMAP", value_parser = namespaced_name)]
     pub settings: Option<NamespacedName>,
+    /// Ranges that addresses of ServiceImports may be in, separated by commas [default: none but their derived
+    /// Services' ClusterIPs]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub serviceimport_cidrs: Vec<IpNet>,
     /// Where Services and EndpointSlices come from: `kubernetes` or `directory=PATH`
     #[arg(long, default_value = "kubernetes", value_name = "SOURCE")]
     pub source: SourceSpec,
@@ -266,12 +271,14 @@ fn size(largest: i64) -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(2..=largest)
 }
 
+/// `default/serve`, or of a ServiceImport `default/serviceimport/serve`.
 fn service_name(text: &str) -> Result<String, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok(text.to_owned())
-        }
-        Some(_) | None => Err("a Service is named NAMESPACE/NAME, such as default/serve".into()),
+    let (namespace, name) = text.split_once('/').unwrap_or_default();
+    let name = name.strip_prefix("serviceimport/").unwrap_or(name);
+    if namespace.is_empty() || name.is_empty() || name.contains('/') {
+        Err("a Service is named NAMESPACE/NAME, such as default/serve".into())
+    } else {
+        Ok(text.to_owned())
     }
 }
 

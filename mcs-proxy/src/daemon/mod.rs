@@ -16,6 +16,7 @@ use crate::{
         table::LingerMark,
     },
     desired::Flags,
+    model::Model,
     observe::with_causes,
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
@@ -123,7 +124,9 @@ impl Daemon {
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
         };
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?.limited(run.limits.limits());
+        let model =
+            Model::default().with_import_ranges(run.serviceimport_cidrs.clone()).limited(run.limits.limits());
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,

@@ -66,16 +66,16 @@ pub struct Summary {
 }
 
 impl<D: Dataplane> Writer<D> {
-    /// Adopts what the maps hold.
+    /// Adopts what the maps hold. `model`: still empty.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, flags: Flags) -> Result<Self, DataplaneError> {
+    pub fn new(dataplane: D, model: Model, flags: Flags) -> Result<Self, DataplaneError> {
         let table = Table::recover(&dataplane.dump()?);
         Ok(Self {
             dataplane,
             table,
-            model: Model::default(),
+            model,
             resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
             affected: BTreeSet::new(),

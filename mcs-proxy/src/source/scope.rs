@@ -16,7 +16,10 @@ impl Scope {
     #[must_use]
     pub fn concerns(&self, kind: ObjectKind, key: &NamespacedName) -> bool {
         match kind {
-            ObjectKind::Service | ObjectKind::EndpointSlice | ObjectKind::File => true,
+            ObjectKind::Service
+            | ObjectKind::EndpointSlice
+            | ObjectKind::ServiceImport
+            | ObjectKind::File => true,
             ObjectKind::Node => key.name == self.node_name,
             ObjectKind::ConfigMap => self.settings.as_ref() == Some(key),
         }

@@ -3,26 +3,30 @@ use super::{
     service::{HEADLESS, protocol},
 };
 use crate::model::{
-    Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, SliceMetadata, SlicePort,
-    source_cluster,
+    Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, Origin, SliceMetadata, SlicePort,
+    is_passed_over, origin, own_name_told,
 };
 use k8s_openapi::api::discovery::v1 as api;
 use std::{collections::BTreeMap, net::IpAddr};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// KEP-1645: the ServiceImport it belongs to.
+const IMPORT_NAME: &str = "multicluster.kubernetes.io/service-name";
 
 /// Decodes an EndpointSlice as kube-proxy reads it, nil defaults included; what makes no sense is left out and told
 /// of in its `problems`. `cluster_name` is this cluster's.
 ///
 /// `None` for what kube-proxy passes over as well: slices of FQDNs, those of headless Services (by
-/// the label `service.kubernetes.io/headless`), and those that belong to no Service.
+/// the label `service.kubernetes.io/headless`), and those that belong neither to a Service nor to a ServiceImport; and
+/// for what an importer has not yet brought to its place.
 #[must_use]
 pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<EndpointSlice> {
     let metadata = &object.metadata;
     let empty = BTreeMap::new();
     let labels = metadata.labels.as_ref().unwrap_or(&empty);
-    let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
-    if object.address_type == "FQDN" || labels.contains_key(HEADLESS) {
+    let named = |label| labels.get(label).filter(|name: &&String| !name.is_empty());
+    let (service, import) = (named(SERVICE_NAME), named(IMPORT_NAME));
+    if object.address_type == "FQDN" || labels.contains_key(HEADLESS) || service.or(import).is_none() {
         return None;
     }
     let key = NamespacedName::new(
@@ -35,9 +39,17 @@ pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<Endpoint
         name: key.name.clone(),
     });
     let annotations = metadata.annotations.as_ref().unwrap_or(&empty);
+    let metadata = SliceMetadata { namespace: &key.namespace, name: &key.name, labels, annotations };
+    if is_passed_over(&metadata) {
+        return None;
+    }
+    let Origin { importer, source } = origin(&metadata, cluster_name);
     Some(EndpointSlice {
-        service: service.clone(),
-        source: source_cluster(&SliceMetadata { name: &key.name, labels, annotations }, cluster_name),
+        service: service.cloned().unwrap_or_default(),
+        import: import.cloned(),
+        importer,
+        source,
+        misnamed: own_name_told(&metadata).filter(|name| *name != cluster_name).map(str::to_owned),
         ports: ports(object, &mut report),
         endpoints: endpoints(object, &mut report),
         key,
