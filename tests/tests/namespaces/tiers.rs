@@ -11,7 +11,7 @@ use std::net::IpAddr;
 fn stage(clusters: &str) -> Result<Stage> {
     Stage::with(
         |service| service.annotated("enabled", "true").annotated("clusters", clusters),
-        &["--tier-hold", "1s", "--node-name", "member2-node-1"],
+        &["--tier-hold", "1s"],
     )
 }
 
