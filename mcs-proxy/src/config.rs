@@ -2,6 +2,8 @@
 
 use crate::{
     dataplane::{flows::Timeouts, interfaces::Pattern, links::Hook, loader::Options},
+    desired::Flags,
+    explain::{Client, Query, Target},
     model::{Limits, NamespacedName, check_cluster_name},
     source::{Scope, SourceSpec},
 };
@@ -11,6 +13,7 @@ use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// eBPF dataplane for Kubernetes Services that span clusters
@@ -54,6 +57,8 @@ pub enum Command {
     Backends(List),
     /// Flows that the maps hold, one a line, as `ipvsadm -Lnc` lists them
     Connections(List),
+    /// Why a Service's traffic goes where it goes: its endpoints with slice, cluster and verdict, and what the maps hold
+    Explain(Box<Explain>),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -101,6 +106,77 @@ pub struct Run {
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
     pub bpf_log: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// A Service (NAMESPACE/NAME), or a VIP with its port
+    #[arg(value_name = "SERVICE|VIP:PORT")]
+    pub target: Option<Target>,
+    /// Of VIP:PORT: TCP, UDP or SCTP
+    #[arg(long, default_value = "TCP", value_parser = ["TCP", "UDP", "SCTP"], ignore_case = true)]
+    pub protocol: String,
+    /// Explain the flows of this client, too: IP or IP:PORT
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub client: Option<Client>,
+    /// Explain what a daemon would make of the manifests in this directory; takes no rights, no kernel and no daemon
+    #[arg(short = 'f', long = "filename", value_name = "DIRECTORY")]
+    pub manifests: Option<PathBuf>,
+    /// With -f: name of the cluster that the manifests are in
+    #[arg(long, value_name = "NAME", value_parser = cluster_name, default_value = "local", requires = "manifests")]
+    pub cluster_name: String,
+    /// With -f: name of the node whose daemon it is
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, requires = "manifests")]
+    pub node_name: String,
+    /// With -f: as of `run`
+    #[arg(long, requires = "manifests")]
+    pub all_services: bool,
+    /// With -f: as of `run`
+    #[arg(long, value_enum, default_value = "round-robin", requires = "manifests")]
+    pub default_algorithm: AlgorithmName,
+    /// With -f: as of `run`
+    #[arg(long, value_name = "CONFIGMAP", value_parser = namespaced_name, requires = "manifests")]
+    pub settings: Option<NamespacedName>,
+    /// With -f: as of `run`
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', requires = "manifests")]
+    pub serviceimport_cidrs: Vec<IpNet>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+impl Explain {
+    /// What is asked; `None`: everything.
+    #[must_use]
+    pub fn query(&self) -> Option<Query> {
+        let mut target = self.target.clone()?;
+        if let Target::Frontend { protocol, .. } = &mut target {
+            *protocol = self.protocol.to_ascii_uppercase();
+        }
+        Some(Query { target, client: self.client })
+    }
+
+    /// Of the daemon that is imagined.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags {
+            cluster_name: self.cluster_name.clone(),
+            node_name: self.node_name.clone(),
+            default_algorithm: self.default_algorithm.into(),
+            all_services: self.all_services,
+            tier_hold: Duration::ZERO,
+        }
+    }
+
+    /// Which of the manifests concern it.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        Scope {
+            cluster_name: self.cluster_name.clone(),
+            node_name: self.node_name.clone(),
+            settings: self.settings.clone(),
+        }
+    }
 }
 
 /// Capacities. Raising one takes a restart after removing the pin directory.

@@ -1,6 +1,7 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
 mod logging;
+pub mod socket;
 pub mod writer;
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
@@ -159,6 +161,7 @@ impl Daemon {
         let mut source = task::spawn(follow_source(self.run.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
+        let mut asked = socket::serve(&self.run_dir)?;
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
         let mut collection = time::interval(COLLECTION);
@@ -187,6 +190,10 @@ impl Daemon {
                 () = at(self.reclaim_due) => {
                     self.reclaim_due = None;
                     self.writer.reclaim();
+                }
+                Some((request, answer)) = asked.recv() => {
+                    // Whoever has gone meanwhile wants none.
+                    let _ = answer.send(self.answer(&request));
                 }
                 _ = collection.tick(), if attached && scan.is_none() => scan = Some(self.scan()),
                 Some(found) = finished(&mut scan) => {
@@ -231,6 +238,14 @@ impl Daemon {
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
             }
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Response {
+        let Request::Explain(query) = request;
+        match self.writer.explain(query) {
+            Ok(explanation) => Response::Explained(Box::new(explanation)),
+            Err(error) => Response::Error(error),
         }
     }
 

@@ -6,13 +6,14 @@ use crate::{
         table::{CapacityError, Plan, Rejected, Table},
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
+    explain::{Explanation, Known, Query, answer},
     model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
     observe::catalog::Catalog,
     source::Event,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tracing::{error, info, warn};
 
@@ -139,6 +140,19 @@ impl<D: Dataplane> Writer<D> {
             frontends: self.resolver.desired().len(),
             backends: self.resolver.used(),
         })
+    }
+
+    /// Why a Service's traffic goes where it goes, but for what the maps hold.
+    ///
+    /// # Errors
+    /// Nothing of that name is known.
+    pub fn explain(&self, query: &Query) -> Result<Explanation, String> {
+        if !self.model.is_synced() {
+            return Err("the daemon has not yet heard all that its source has to tell; ask again".into());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        answer(Known { model: &self.model, resolver: &self.resolver, told_by: "daemon", now }, query)
     }
 
     /// At an idle moment: waits for what was let go of, so that the next change need not.

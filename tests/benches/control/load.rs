@@ -33,10 +33,10 @@ impl Objects {
         self.send(requests.collect())
     }
 
-    /// Another last address in the first import of a Service.
+    /// Another last address in the first import of a Service, differing from the one before.
     pub(crate) fn change(&self, service: u32, round: u32) -> Result<()> {
         let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/".to_owned();
-        let body = json!({ "endpoints": slice(service, 1, round + 1)["endpoints"] });
+        let body = json!({ "endpoints": slice(service, 1, 1 + round % 63)["endpoints"] });
         self.send(vec![("PATCH", path + &name(service, 1), body)])
     }
 
@@ -89,7 +89,7 @@ fn slice(service: u32, part: u32, round: u32) -> Value {
     let endpoints = (0..count).map(|i| {
         let mut number = (service * 3 + part) * 4 + i;
         if i == count - 1 {
-            number += (round % 64) << 18;
+            number += round << 18;
         }
         json!({
             "addresses": [address(first, number)],
