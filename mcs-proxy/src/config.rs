@@ -82,6 +82,9 @@ pub struct Run {
     /// For `--source kubernetes` [default: $KUBECONFIG, ~/.kube/config, else the pod's service account]
     #[arg(long, value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
+    /// How often the API server is asked whether it has ServiceImports, and in which version
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub discovery_interval: humantime::Duration,
     /// How a Service without `mcs-proxy.io/algorithm` spreads its flows
     #[arg(long, value_enum, default_value = "round-robin")]
     pub default_algorithm: AlgorithmName,
@@ -175,6 +178,7 @@ impl Explain {
             cluster_name: self.cluster_name.clone(),
             node_name: self.node_name.clone(),
             settings: self.settings.clone(),
+            discovery_interval: Duration::ZERO,
         }
     }
 }
@@ -216,6 +220,7 @@ impl Run {
             cluster_name: self.cluster_name.clone(),
             node_name: self.node_name(),
             settings: self.settings.clone(),
+            discovery_interval: self.discovery_interval.into(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{FABRIC, Namespace, Process, World, namespace::run, programs};
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     fs,
     io::Write,
@@ -102,6 +102,11 @@ impl ApiServer {
     pub fn start_server(&mut self) -> Result<()> {
         let file = |name: &str| self.folder.join(name).display().to_string();
         let (tokens, key, public) = (file("tokens.csv"), file("sa.key"), file("sa.pub"));
+        fs::write(
+            file("audit.yaml"),
+            "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata}]}",
+        )?;
+        let (policy, audit) = (file("audit.yaml"), file("audit.log"));
         let (certificates, address, port) = (file("certificates"), FABRIC.to_string(), PORT.to_string());
         self.server = Some(self.namespace.spawn(
             "kube-apiserver",
@@ -129,6 +134,10 @@ impl ApiServer {
                 &address,
                 "--secure-port",
                 &port,
+                "--audit-policy-file",
+                &policy,
+                "--audit-log-path",
+                &audit,
                 // Pods are entered without a controller that would make their service accounts.
                 "--disable-admission-plugins",
                 "ServiceAccount",
@@ -156,7 +165,10 @@ impl ApiServer {
     /// The server refuses it.
     pub fn grant(&self) -> Result<()> {
         const RBAC: &str = include_str!("../../deploy/base/rbac.yaml");
+        const NAMESPACE: &str = include_str!("../../deploy/base/namespace.yaml");
         let group = "/apis/rbac.authorization.k8s.io/v1";
+        let own = format!("{group}/namespaces/mcs-proxy");
+        self.create("/api/v1/namespaces", NAMESPACE)?;
         for manifest in RBAC.split("\n---\n") {
             let kind = manifest.lines().find_map(|line| line.strip_prefix("kind: ")).context("no kind")?;
             match kind {
@@ -164,10 +176,41 @@ impl ApiServer {
                 "ServiceAccount" => {}
                 "ClusterRole" => self.create(&format!("{group}/clusterroles"), manifest)?,
                 "ClusterRoleBinding" => self.create(&format!("{group}/clusterrolebindings"), manifest)?,
+                "Role" => self.create(&format!("{own}/roles"), manifest)?,
+                "RoleBinding" => self.create(&format!("{own}/rolebindings"), manifest)?,
                 other => bail!("deploy/base/rbac.yaml: what to do with a {other}?"),
             }
         }
         Ok(())
+    }
+
+    /// Whether the daemon may do this to the object of this name, or to all objects if it is empty.
+    ///
+    /// # Errors
+    /// The server does not say.
+    pub fn may(&self, verb: &str, group: &str, resource: &str, name: &str) -> Result<bool> {
+        let namespace = if name.is_empty() { "" } else { "mcs-proxy" };
+        let attributes =
+            json!({"verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace});
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": DAEMON, "resourceAttributes": attributes},
+        });
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        let answer = self.call("POST", path, Some(("application/json", &review.to_string())))?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        answer["status"]["allowed"].as_bool().context("no answer")
+    }
+
+    /// What the daemon has asked of the server since it was started last, refused or not, as the audit log has it.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn asked_by_the_daemon(&self) -> Result<Vec<Value>> {
+        let log = fs::read_to_string(self.folder.join("audit.log"))?;
+        let events = log.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+        Ok(events.into_iter().filter(|event| event["user"]["username"] == DAEMON).collect())
     }
 
     /// For an administrator on any node.

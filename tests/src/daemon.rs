@@ -97,6 +97,14 @@ impl Daemon {
         self.wait_for_log("synced")
     }
 
+    /// Starts the program again, without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_without_sync(&mut self) -> Result<()> {
+        self.spawn()
+    }
+
     fn spawn(&mut self) -> Result<()> {
         self.process = None;
         let arguments: Vec<_> = self.command.iter().map(String::as_str).collect();

@@ -126,8 +126,9 @@ impl Daemon {
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
         };
-        let model =
-            Model::default().with_import_ranges(run.serviceimport_cidrs.clone()).limited(run.limits.limits());
+        let model = Model::awaiting(source::KINDS)
+            .with_import_ranges(run.serviceimport_cidrs.clone())
+            .limited(run.limits.limits());
         let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),

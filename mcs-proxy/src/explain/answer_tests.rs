@@ -3,7 +3,12 @@ use crate::{desired::Flags, explain::offline, source::Scope};
 use std::path::Path;
 
 fn scope() -> Scope {
-    Scope { cluster_name: "member2".into(), node_name: "member2-node-1".into(), settings: None }
+    Scope {
+        cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
+        settings: None,
+        discovery_interval: std::time::Duration::ZERO,
+    }
 }
 
 fn flags() -> Flags {

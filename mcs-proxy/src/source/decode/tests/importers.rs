@@ -2,7 +2,7 @@
 
 use crate::{
     desired::{Flags, Resolver},
-    model::{EndpointSlice, Model},
+    model::{EndpointSlice, Model, OptIn},
     source::{
         Event, Object,
         decode::{Manifest, manifests},
@@ -189,16 +189,13 @@ fn karmadas_older_flow_is_enabled_on_the_import_or_on_the_derived_service() {
     assert_eq!(origins(&of), ["imported-member1-legacy-r6tkw: Karmada ServiceExport from member1"]);
     assert_eq!(served(of.iter()).0, <[&str; 0]>::default(), "nobody asked");
 
-    let enabled = |object: Object, kind: &str| match object {
-        Object::ServiceImport(mut import) if kind == "import" => {
-            import.service.opt_in = crate::model::OptIn::Annotation;
-            Object::ServiceImport(import)
+    let enabled = |mut object: Object, kind: &str| {
+        match (&mut object, kind) {
+            (Object::ServiceImport(import), "import") => import.service.opt_in = OptIn::Annotation,
+            (Object::Service(service), "derived") => service.opt_in = OptIn::Annotation,
+            _ => {}
         }
-        Object::Service(mut service) if kind == "derived" => {
-            service.opt_in = crate::model::OptIn::Annotation;
-            Object::Service(service)
-        }
-        other => other,
+        object
     };
     for kind in ["import", "derived"] {
         let of: Vec<Object> = of.iter().cloned().map(|object| enabled(object, kind)).collect();
