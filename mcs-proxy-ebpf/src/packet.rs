@@ -25,6 +25,17 @@ pub(crate) struct Network {
 }
 
 impl Network {
+    /// Whether this opens a TCP connection, as far as can be told at a glance: of a packet with options or extension
+    /// headers it cannot.
+    #[inline(always)]
+    pub(crate) fn is_plain_syn(&self, ctx: &TcContext) -> bool {
+        if !self.plain || self.protocol != Protocol::Tcp.number() {
+            return false;
+        }
+        let transport = if self.destination.is_v4() { ETHERNET + IPV4 } else { ETHERNET + IPV6 };
+        header(ctx, transport, TCP).is_some_and(|tcp| is_syn(load(tcp, 13)))
+    }
+
     /// Whether this may be ICMP; that it goes with its family is for whoever reads it to check.
     #[inline(always)]
     pub(crate) fn is_icmp(&self) -> bool {
@@ -53,14 +64,18 @@ impl Packet {
     /// Whether this opens a TCP connection.
     #[inline(always)]
     pub(crate) fn is_syn(&self) -> bool {
-        matches!(self.protocol, Protocol::Tcp)
-            && self.tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST) == TCP_SYN
+        matches!(self.protocol, Protocol::Tcp) && is_syn(self.tcp_flags)
     }
 
     #[inline(always)]
     pub(crate) fn is_v4(&self) -> bool {
         self.transport == ETHERNET + IPV4
     }
+}
+
+#[inline(always)]
+const fn is_syn(flags: u8) -> bool {
+    flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST) == TCP_SYN
 }
 
 /// Where the fields are that a translation changes, as offsets from the start of the packet.

@@ -8,7 +8,7 @@ use crate::{
     config::{Places, Run},
     dataplane::{
         flows::{Collected, Collector, FlowsError},
-        interfaces::{self, InterfaceEvent},
+        interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::KernelDataplane,
         links::{LinkError, Links},
         loader::{self, Loaded},
@@ -91,6 +91,7 @@ struct Daemon {
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
     links: Links,
+    places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     /// The catalog is behind the maps.
@@ -121,7 +122,7 @@ impl Daemon {
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
         };
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, settings)?;
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, settings, &run.hairpin().addresses())?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -132,6 +133,7 @@ impl Daemon {
         Ok(Self {
             run: run.clone(),
             links: Links::new(programs, pin_dir.clone(), run.hook),
+            places: PlaceMap::open(&pin_dir)?,
             pin_dir,
             run_dir,
             _locks: locks,
@@ -261,6 +263,18 @@ impl Daemon {
         match event {
             InterfaceEvent::Snapshot(pods) => self.adopt_interfaces(&pods),
             InterfaceEvent::Appeared { index, name } => self.attach(index, &name),
+            InterfaceEvent::Placed { index, place } => {
+                debug!(index, ?place, "placed");
+                if let Err(failure) = self.places.set(index, place) {
+                    self.ensure_pinned()?;
+                    warn!(
+                        index,
+                        "{}; its pod's packets go through the host, and its own connections to backends are not seen",
+                        with_causes(&failure)
+                    );
+                }
+                Ok(())
+            }
             InterfaceEvent::Vanished { index } => {
                 self.unattached.remove(&index);
                 self.detach(index);
@@ -278,6 +292,9 @@ impl Daemon {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => info!(indices = ?swept, "interfaces of an earlier run are gone: detached"),
             Err(failure) => warn!("{}", with_causes(&failure)),
+        }
+        if let Err(failure) = self.places.retain(&pods.keys().copied().collect()) {
+            warn!("{}", with_causes(&failure));
         }
         self.unattached.clear();
         pods.iter().try_for_each(|(&index, name)| self.attach(index, name))
@@ -324,6 +341,9 @@ impl Daemon {
     }
 
     fn detach(&mut self, index: u32) {
+        if let Err(failure) = self.places.remove(index) {
+            warn!(index, "{}", with_causes(&failure));
+        }
         let name = self.links.attached().get(&index).cloned().unwrap_or_default();
         match self.links.detach(index) {
             Ok(()) => info!(interface = name, index, "detached: gone, or not a pod's any more"),

@@ -9,6 +9,7 @@ use crate::{
     model::{Model, NamespacedName, Problem, ProblemTracker},
     source::Event,
 };
+use mcs_proxy_ebpf::abi::Address;
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::{error, info, warn};
 
@@ -62,12 +63,13 @@ pub struct Summary {
 }
 
 impl<D: Dataplane> Writer<D> {
-    /// Adopts what the maps hold.
+    /// Adopts what the maps hold. Packets from pods to the `reserved` addresses are looked at, whatever is in there.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, settings: Settings) -> Result<Self, DataplaneError> {
-        let table = Table::recover(&dataplane.dump()?);
+    pub fn new(dataplane: D, settings: Settings, reserved: &[Address]) -> Result<Self, DataplaneError> {
+        let mut table = Table::recover(&dataplane.dump()?);
+        table.reserve(reserved);
         Ok(Self {
             dataplane,
             table,

@@ -16,7 +16,7 @@ fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
     };
-    Writer::new(dataplane, settings).unwrap()
+    Writer::new(dataplane, settings, &[]).unwrap()
 }
 
 fn service(name: &str, vip: &str) -> Object {

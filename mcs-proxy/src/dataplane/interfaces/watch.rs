@@ -2,6 +2,7 @@
 
 use super::{Pattern, state::Question, state::State};
 use futures::{StreamExt, TryStreamExt};
+use mcs_proxy_ebpf::abi::Place;
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection, packet_core::NetlinkPayload,
     packet_route::route::RouteMessage,
@@ -21,6 +22,11 @@ pub enum InterfaceEvent {
     Appeared {
         index: u32,
         name: String,
+    },
+    /// What the programs need to know of one of them: when it is first known, and whenever it changes.
+    Placed {
+        index: u32,
+        place: Place,
     },
     /// Gone, or no pod's any more.
     Vanished {
@@ -60,6 +66,10 @@ pub async fn watch(
     if events.send(InterfaceEvent::Snapshot(known.clone())).await.is_err() {
         return Ok(());
     }
+    let mut places = BTreeMap::new();
+    if !tell_places(&events, &mut places, state.places(&known)).await {
+        return Ok(());
+    }
     loop {
         let message = tokio::select! {
             message = messages.next() => message,
@@ -84,6 +94,10 @@ pub async fn watch(
             None => {}
         }
         let pods = state.pods(&exclude);
+        // Before the programs that want to know.
+        if !tell_places(&events, &mut places, state.places(&pods)).await {
+            return Ok(());
+        }
         for event in difference(&known, &pods) {
             if events.send(event).await.is_err() {
                 return Ok(());
@@ -120,6 +134,21 @@ async fn ask_routes(handle: &Handle) -> Result<Vec<RouteMessage>, InterfacesErro
         Err(error) => tracing::debug!(%error, "no IPv6 routes"),
     }
     Ok(routes)
+}
+
+/// `false` if nobody listens any more.
+async fn tell_places(
+    events: &mpsc::Sender<InterfaceEvent>,
+    known: &mut BTreeMap<u32, Place>,
+    now: BTreeMap<u32, Place>,
+) -> bool {
+    for (&index, &place) in now.iter().filter(|(index, place)| known.get(index) != Some(place)) {
+        if events.send(InterfaceEvent::Placed { index, place }).await.is_err() {
+            return false;
+        }
+    }
+    *known = now;
+    true
 }
 
 /// What vanished comes first: the index of what appears may be the same.
