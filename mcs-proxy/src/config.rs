@@ -8,11 +8,13 @@ use crate::{
         links::Hook,
         loader::Options,
     },
-    source::SourceSpec,
+    model::{NamespacedName, check_cluster_name},
+    source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
 use std::{
+    fs,
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
@@ -65,6 +67,12 @@ pub struct Run {
     /// Name of this cluster, as the others know it
     #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     pub cluster_name: String,
+    /// Name of this node, as its cluster knows it [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
+    /// ConfigMap with the switches for clusters: NAMESPACE/NAME
+    #[arg(long, value_name = "CONFIGMAP", value_parser = namespaced_name)]
+    pub settings: Option<NamespacedName>,
     /// Where Services and EndpointSlices come from: `kubernetes` or `directory=PATH`
     #[arg(long, default_value = "kubernetes", value_name = "SOURCE")]
     pub source: SourceSpec,
@@ -123,6 +131,21 @@ pub struct Sizes {
 }
 
 impl Run {
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        let host_name = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        self.node_name.clone().unwrap_or_else(|| host_name().trim().to_lowercase())
+    }
+
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        Scope {
+            cluster_name: self.cluster_name.clone(),
+            node_name: self.node_name(),
+            settings: self.settings.clone(),
+        }
+    }
+
     #[must_use]
     pub fn load_options(&self) -> Options {
         let sizes = self.sizes.map_sizes();
@@ -240,21 +263,17 @@ fn service_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// A cluster's name is what a label may hold: RFC 1123, at most 63 characters.
-fn cluster_name(text: &str) -> Result<String, String> {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let fits = (1..=63).contains(&text.len())
-        && text.chars().all(inner)
-        && text.starts_with(edge)
-        && text.ends_with(edge);
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err("a cluster's name has at most 63 lower-case letters, digits, `-` and `.`, and begins and ends with a \
-             letter or digit"
-            .into())
+fn namespaced_name(text: &str) -> Result<NamespacedName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(NamespacedName::new(namespace, name))
+        }
+        Some(_) | None => Err("a ConfigMap is named NAMESPACE/NAME, such as mcs-proxy/settings".into()),
     }
+}
+
+fn cluster_name(text: &str) -> Result<String, String> {
+    check_cluster_name(text).map_or_else(|why| Err(why.to_owned()), |()| Ok(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -285,6 +304,7 @@ mod tests {
             (&["run", "--cluster-name", "m", "--max-flows", "0"], "2..="),
             (&["run", "--cluster-name", "m", "--hairpin-address-v4", "127.0.0.1"], "loopback"),
             (&["run", "--cluster-name", "m", "--hairpin-address-v6", "fe80::1"], "link-local"),
+            (&["run", "--cluster-name", "m", "--settings", "x"], "mcs-proxy/settings"),
             (&["services", "serve"], "default/serve"),
             (&["services", "-o", "xml"], "table, json, yaml"),
         ] {

@@ -15,7 +15,7 @@ use crate::{
         pins::PinDir,
         table::LingerMark,
     },
-    desired::Settings,
+    desired::Flags,
     observe::{catalog::Catalog, with_causes},
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
@@ -117,12 +117,13 @@ impl Daemon {
         let run_dir = places.run_dir();
         let locks = lock(&pin_dir, &run_dir)?;
         let Loaded { programs, logger, adopted } = loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
-        let settings = Settings {
+        let flags = Flags {
             cluster_name: run.cluster_name.clone(),
+            node_name: run.node_name(),
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
         };
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, settings, &run.hairpin().addresses())?;
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags, &run.hairpin().addresses())?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -396,7 +397,7 @@ fn report(Summary { first, changed, frontends, backends }: Summary) {
 
 async fn follow_source(run: Run, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
-    Ok(source::run(&run.source, &run.cluster_name, &locations, events).await?)
+    Ok(source::run(&run.source, &run.scope(), &locations, events).await?)
 }
 
 /// Follows the interfaces for ever: what ends one attempt (lost messages that cannot be asked for again) is told, and

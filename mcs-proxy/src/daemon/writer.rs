@@ -5,7 +5,7 @@ use crate::{
         Dataplane, DataplaneError, Operation,
         table::{CapacityError, Plan, Rejected, Table},
     },
-    desired::{Changes, Desired, Frontend, FrontendKey, Resolver, Settings},
+    desired::{Changes, Desired, Flags, Frontend, FrontendKey, Resolver},
     model::{Model, NamespacedName, Problem, ProblemTracker},
     source::Event,
 };
@@ -67,14 +67,14 @@ impl<D: Dataplane> Writer<D> {
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, settings: Settings, reserved: &[Address]) -> Result<Self, DataplaneError> {
+    pub fn new(dataplane: D, flags: Flags, reserved: &[Address]) -> Result<Self, DataplaneError> {
         let mut table = Table::recover(&dataplane.dump()?);
         table.reserve(reserved);
         Ok(Self {
             dataplane,
             table,
             model: Model::default(),
-            resolver: Resolver::new(settings),
+            resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
             affected: BTreeSet::new(),
             phase: Phase::Waiting,

@@ -11,12 +11,13 @@ use serde_json::json;
 const SIZES: MapSizes = MapSizes { frontends: 8, elements: 32, backend_ids: 16, ..MapSizes::DEFAULT };
 
 fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
-    let settings = Settings {
+    let flags = Flags {
         cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
     };
-    Writer::new(dataplane, settings, &[]).unwrap()
+    Writer::new(dataplane, flags, &[]).unwrap()
 }
 
 fn service(name: &str, vip: &str) -> Object {

@@ -1,5 +1,5 @@
 use super::{
-    EndpointVerdict, Frontend, FrontendKey, Settings,
+    EndpointVerdict, Flags, Frontend, FrontendKey,
     eligibility::{Candidate, judge},
     maglev,
     opt_in::{is_ours, reference, unserved},
@@ -19,9 +19,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 pub fn frontends_of<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
-    settings: &Settings,
+    flags: &Flags,
 ) -> (Vec<(FrontendKey, Frontend)>, Vec<Problem>) {
-    let ours = is_ours(service, settings.all_services);
+    let ours = is_ours(service, flags.all_services);
     let mut problems = unserved(service, ours);
     if !ours {
         return (Vec::new(), problems);
@@ -39,13 +39,13 @@ pub fn frontends_of<'a>(
                 problems.push(repeated_port(service, i, key));
                 continue;
             }
-            let frontend = frontend(service, port, vip, slices.clone(), settings, &mut rejected);
+            let frontend = frontend(service, port, vip, slices.clone(), flags, &mut rejected);
             frontends.insert(key, frontend);
         }
     }
     if !frontends.is_empty() {
         problems.extend(rejected.problems());
-        problems.extend(slices.filter_map(|slice| import_from_ourselves(slice, settings)));
+        problems.extend(slices.filter_map(|slice| import_from_ourselves(slice, flags)));
     }
     problems.sort();
     problems.dedup();
@@ -57,7 +57,7 @@ fn frontend<'a>(
     port: &ServicePort,
     vip: IpAddr,
     slices: impl Iterator<Item = &'a EndpointSlice>,
-    settings: &Settings,
+    flags: &Flags,
     rejected: &mut Rejected<'a>,
 ) -> Frontend {
     let mut candidates = judge(port, vip, slices);
@@ -70,7 +70,7 @@ fn frontend<'a>(
         .collect();
     serving.sort_unstable();
     serving.dedup();
-    let algorithm = service.algorithm.unwrap_or(settings.default_algorithm);
+    let algorithm = service.algorithm.unwrap_or(flags.default_algorithm);
     let slots = slots(&candidates);
     Frontend {
         service: service.key.clone(),
@@ -122,13 +122,13 @@ impl<'a> Rejected<'a> {
     }
 }
 
-fn import_from_ourselves(slice: &EndpointSlice, settings: &Settings) -> Option<Problem> {
-    (slice.source == SourceCluster::Remote(settings.cluster_name.clone())).then(|| Problem {
+fn import_from_ourselves(slice: &EndpointSlice, flags: &Flags) -> Option<Problem> {
+    (slice.source == SourceCluster::Remote(flags.cluster_name.clone())).then(|| Problem {
         object: slice_reference(slice),
         field: "metadata".into(),
         message: format!(
             "its importer says that it comes from {0}, and --cluster-name is {0}",
-            settings.cluster_name
+            flags.cluster_name
         ),
         remedy: "it is used as a remote one; see whether --cluster-name is this cluster's".into(),
     })

@@ -6,12 +6,17 @@ use crate::model::{
 use proptest::prelude::*;
 use std::{collections::BTreeSet, net::SocketAddr};
 
-fn settings(all_services: bool) -> Settings {
-    Settings { cluster_name: "member2".into(), default_algorithm: Algorithm::RoundRobin, all_services }
+fn flags(all_services: bool) -> Flags {
+    Flags {
+        cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
+        default_algorithm: Algorithm::RoundRobin,
+        all_services,
+    }
 }
 
 fn of(service: &Service, slices: &[EndpointSlice]) -> (Vec<(FrontendKey, Frontend)>, Vec<Problem>) {
-    frontends_of(service, slices.iter(), &settings(false))
+    frontends_of(service, slices.iter(), &flags(false))
 }
 
 #[test]
@@ -100,7 +105,7 @@ fn which_services_are_ours() {
         (OptIn::Unsaid, "kubernetes", [false, false]),
     ] {
         let service = Service { opt_in, ..service(name, "10.13.0.1") };
-        let ours = [false, true].map(|all| !frontends_of(&service, [].iter(), &settings(all)).0.is_empty());
+        let ours = [false, true].map(|all| !frontends_of(&service, [].iter(), &flags(all)).0.is_empty());
         assert_eq!(ours, expected, "{opt_in:?} {name}");
     }
     let elsewhere = Service {

@@ -1,6 +1,6 @@
 //! From the objects that Karmada writes to what the maps should hold, as seen from member2.
 
-use super::{Resolver, Settings};
+use super::{Flags, Resolver};
 use crate::{
     model::Model,
     source::{
@@ -13,8 +13,9 @@ use mcs_proxy_ebpf::abi::Algorithm;
 #[test]
 fn karmadas_objects_become_frontends() {
     let mut model = Model::default();
-    let mut resolver = Resolver::new(Settings {
+    let mut resolver = Resolver::new(Flags {
         cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
         default_algorithm: Algorithm::RoundRobin,
         all_services: true,
     });

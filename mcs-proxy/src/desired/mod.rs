@@ -27,11 +27,13 @@ use std::{
 /// Every frontend that should exist, by what a client calls.
 pub type Desired = BTreeMap<FrontendKey, Frontend>;
 
-/// What holds for all Services of this daemon.
+/// What the command line says for all Services of this daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct Flags {
     /// `--cluster-name`: this cluster's.
     pub cluster_name: String,
+    /// `--node-name`: this node's.
+    pub node_name: String,
     /// `--default-algorithm`: where a Service names none.
     pub default_algorithm: Algorithm,
     /// `--all-services`: whatever has a ClusterIP is ours, unless it says otherwise.

@@ -1,11 +1,11 @@
-use super::{Desired, Frontend, FrontendKey, Settings, frontends_of, opt_in::reference};
+use super::{Desired, Flags, Frontend, FrontendKey, frontends_of, opt_in::reference};
 use crate::model::{Model, NamespacedName, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keeps [`Desired`] for all Services, incrementally.
 #[derive(Debug)]
 pub struct Resolver {
-    settings: Settings,
+    flags: Flags,
     desired: Desired,
     /// Who claims a VIP and port; the first one has it. All but the first are the exception.
     claims: BTreeMap<FrontendKey, BTreeSet<Claim>>,
@@ -50,9 +50,9 @@ impl Changes {
 
 impl Resolver {
     #[must_use]
-    pub const fn new(settings: Settings) -> Self {
+    pub const fn new(flags: Flags) -> Self {
         Self {
-            settings,
+            flags,
             desired: Desired::new(),
             claims: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -62,8 +62,8 @@ impl Resolver {
     }
 
     #[must_use]
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
+    pub const fn flags(&self) -> &Flags {
+        &self.flags
     }
 
     /// What the maps should hold now.
@@ -101,7 +101,7 @@ impl Resolver {
         key: &NamespacedName,
     ) -> (i64, BTreeMap<FrontendKey, Frontend>, Vec<Problem>) {
         let Some(service) = model.service(key) else { return Default::default() };
-        let (frontends, problems) = frontends_of(service, model.slices_of(key), &self.settings);
+        let (frontends, problems) = frontends_of(service, model.slices_of(key), &self.flags);
         (service.created, frontends.into_iter().collect(), problems)
     }
 

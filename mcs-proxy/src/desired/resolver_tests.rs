@@ -9,8 +9,13 @@ use crate::{
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use proptest::prelude::*;
 
-fn settings() -> Settings {
-    Settings { cluster_name: "member2".into(), default_algorithm: Algorithm::RoundRobin, all_services: false }
+fn flags() -> Flags {
+    Flags {
+        cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
+        default_algorithm: Algorithm::RoundRobin,
+        all_services: false,
+    }
 }
 
 /// A model and what follows from it.
@@ -21,7 +26,7 @@ struct Core {
 
 impl Core {
     fn new() -> Self {
-        Self { model: Model::default(), resolver: Resolver::new(settings()) }
+        Self { model: Model::default(), resolver: Resolver::new(flags()) }
     }
 
     fn apply(&mut self, event: Event) -> Changes {

@@ -1,9 +1,12 @@
-//! Services and EndpointSlices as mcs-proxy understands them: decoded, typed, without I/O.
+//! Services, EndpointSlices and what goes with them, as mcs-proxy understands them: decoded, typed, without I/O.
 
 mod algorithm;
+mod cluster;
 mod importer;
+mod node;
 mod problem;
 mod service;
+mod settings;
 mod slice;
 mod store;
 #[cfg(test)]
@@ -11,9 +14,14 @@ pub(crate) mod testing;
 mod validation;
 
 pub use algorithm::{UnknownAlgorithm, algorithm_name, parse_algorithm};
+pub use cluster::check_cluster_name;
 pub use importer::{SliceMetadata, source_cluster};
+pub use node::Node;
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
+pub use settings::{
+    ClusterSettings, ClusterState, MODE_KEY, Mode, OnFailure, Settings, SettingsObject, Zones,
+};
 pub use slice::{Endpoint, EndpointSlice, SlicePort, SourceCluster};
 pub use store::Model;
 pub use validation::rejection;

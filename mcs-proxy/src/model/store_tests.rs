@@ -143,3 +143,23 @@ fn problems_last_as_long_as_their_cause() {
     model.apply(Event::Deleted(ObjectKind::Service, key("a")));
     assert_eq!(messages(&model), <[&str; 0]>::default());
 }
+
+#[test]
+fn a_change_of_our_node_affects_every_service_and_a_heartbeat_none() {
+    let mut model = Model::default();
+    model.apply(put_service(service("a", "10.13.0.1")));
+    model.apply(put_service(service("b", "10.13.0.2")));
+    let node = |zone: &str| Node {
+        key: NamespacedName::new("", "member2-node-1"),
+        zone: Some(zone.into()),
+        addresses: Vec::new(),
+        problems: Vec::new(),
+    };
+    let all = BTreeSet::from(["a", "b"].map(key));
+    assert_eq!(model.apply(Event::Applied(Object::Node(node("zone-a")))), all);
+    assert!(model.apply(Event::Replaced(ObjectKind::Node, vec![Object::Node(node("zone-a"))])).is_empty());
+    assert_eq!(model.apply(Event::Applied(Object::Node(node("zone-b")))), all);
+    assert_eq!(model.node().unwrap().zone.as_deref(), Some("zone-b"));
+    assert_eq!(model.apply(Event::Replaced(ObjectKind::Node, vec![])), all);
+    assert_eq!(model.node(), None);
+}

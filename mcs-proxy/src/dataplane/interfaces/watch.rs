@@ -67,7 +67,7 @@ pub async fn watch(
         return Ok(());
     }
     let mut places = BTreeMap::new();
-    if !tell_places(&events, &mut places, state.places(&known)).await {
+    if !tell(&events, moved(&mut places, state.places(&known))).await {
         return Ok(());
     }
     loop {
@@ -94,14 +94,14 @@ pub async fn watch(
             None => {}
         }
         let pods = state.pods(&exclude);
-        // Before the programs that want to know.
-        if !tell_places(&events, &mut places, state.places(&pods)).await {
+        // What vanished comes first: the index of what appears may be the same. Then places, before the programs that
+        // want to know.
+        let (vanished, appeared) = difference(&known, &pods);
+        if !tell(&events, vanished).await
+            || !tell(&events, moved(&mut places, state.places(&pods))).await
+            || !tell(&events, appeared).await
+        {
             return Ok(());
-        }
-        for event in difference(&known, &pods) {
-            if events.send(event).await.is_err() {
-                return Ok(());
-            }
         }
         known = pods;
     }
@@ -137,28 +137,34 @@ async fn ask_routes(handle: &Handle) -> Result<Vec<RouteMessage>, InterfacesErro
 }
 
 /// `false` if nobody listens any more.
-async fn tell_places(
-    events: &mpsc::Sender<InterfaceEvent>,
-    known: &mut BTreeMap<u32, Place>,
-    now: BTreeMap<u32, Place>,
-) -> bool {
-    for (&index, &place) in now.iter().filter(|(index, place)| known.get(index) != Some(place)) {
-        if events.send(InterfaceEvent::Placed { index, place }).await.is_err() {
+async fn tell(events: &mpsc::Sender<InterfaceEvent>, news: impl IntoIterator<Item = InterfaceEvent>) -> bool {
+    for event in news {
+        if events.send(event).await.is_err() {
             return false;
         }
     }
-    *known = now;
     true
 }
 
-/// What vanished comes first: the index of what appears may be the same.
-fn difference(old: &BTreeMap<u32, String>, new: &BTreeMap<u32, String>) -> Vec<InterfaceEvent> {
+/// The places that are not as they were known.
+fn moved(known: &mut BTreeMap<u32, Place>, now: BTreeMap<u32, Place>) -> Vec<InterfaceEvent> {
+    let news = now.iter().filter(|(index, place)| known.get(index) != Some(place));
+    let events = news.map(|(&index, &place)| InterfaceEvent::Placed { index, place }).collect();
+    *known = now;
+    events
+}
+
+/// What vanished, and what appeared.
+fn difference(
+    old: &BTreeMap<u32, String>,
+    new: &BTreeMap<u32, String>,
+) -> (Vec<InterfaceEvent>, Vec<InterfaceEvent>) {
     let vanished = old.keys().filter(|index| !new.contains_key(index));
     let appeared = new.iter().filter(|(index, _)| !old.contains_key(index));
-    vanished
-        .map(|&index| InterfaceEvent::Vanished { index })
-        .chain(appeared.map(|(&index, name)| InterfaceEvent::Appeared { index, name: name.clone() }))
-        .collect()
+    (
+        vanished.map(|&index| InterfaceEvent::Vanished { index }).collect(),
+        appeared.map(|(&index, name)| InterfaceEvent::Appeared { index, name: name.clone() }).collect(),
+    )
 }
 
 /// The connection is driven by a task of its own, which is to end with the watch.

@@ -178,3 +178,25 @@ fn a_thousand_broken_endpoints_are_told_of_in_a_few_lines() {
     assert_eq!(slice.problems.len(), 9);
     assert!(slice.problems[8].message.contains("992 more"));
 }
+
+#[test]
+fn a_node_has_a_zone_and_addresses() {
+    let document = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "member2-node-1", "labels": {"topology.kubernetes.io/zone": "zone-b"}},
+        "status": {"addresses": [
+            {"type": "Hostname", "address": "member2-node-1"},
+            {"type": "InternalIP", "address": "172.18.0.2"},
+            {"type": "InternalIP", "address": "fd18::2"},
+            {"type": "ExternalIP", "address": "203.0.113"},
+        ]},
+    });
+    let Manifest::Object(Object::Node(node)) = manifests(document, "member2").remove(0) else { panic!() };
+    assert_eq!((node.name(), node.zone.as_deref()), ("member2-node-1", Some("zone-b")));
+    assert_eq!(
+        node.addresses,
+        ["172.18.0.2", "fd18::2"].map(|text| text.parse::<std::net::IpAddr>().unwrap())
+    );
+    assert_eq!(node.problems[0].field, "status.addresses[3].address");
+    assert_eq!(node.problems[0].object.to_string(), "Node member2-node-1");
+}
