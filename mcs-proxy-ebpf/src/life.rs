@@ -9,7 +9,10 @@ use crate::{
     flow::add_state,
     maps::{self, Insert, Tier},
 };
-use mcs_proxy_ebpf::abi::{Flow, FlowState, Reply, Tuple};
+use mcs_proxy_ebpf::{
+    abi::{Flow, FlowState, Reply, Tuple},
+    transition::{reply_key_of, reply_of},
+};
 
 /// Makes a flow that its client has confirmed an established one: from now on nothing evicts it. `false` if there is
 /// no room, or none left for its interface: then it stays where it is, and tries again with its next packet.
@@ -94,21 +97,7 @@ impl Pair {
     /// Makes the reply that belongs to the flow; `key` is the flow's own.
     #[inline(always)]
     pub(crate) fn complete(&mut self, key: &Tuple) {
-        let flow = &self.flow;
-        self.reply_key =
-            Tuple::new(key.client, flow.wire_port, flow.backend, flow.backend_port, key.protocol);
-        self.reply = Reply {
-            vip: flow.vip,
-            backend: flow.backend,
-            vip_port: key.peer_port,
-            wire_port: flow.wire_port,
-            client_port: flow.client_port,
-            protocol: flow.protocol,
-            answered: flow.state.has(FlowState::ANSWERED) as u8,
-            backend_id: flow.backend_id,
-            service: flow.service,
-            interface: flow.interface,
-            last_seen: flow.last_seen,
-        };
+        self.reply_key = reply_key_of(key, &self.flow);
+        self.reply = reply_of(key, &self.flow);
     }
 }

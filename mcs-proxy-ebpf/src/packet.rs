@@ -2,18 +2,16 @@
 
 use aya_ebpf::programs::TcContext;
 use core::ptr;
-use mcs_proxy_ebpf::abi::{Address, Port, Protocol, Verdict};
+use mcs_proxy_ebpf::{
+    abi::{Address, Port, Protocol, Verdict},
+    transition,
+};
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP: usize = 20;
 const UDP: usize = 8;
-
-pub(crate) const TCP_FIN: u8 = 1;
-pub(crate) const TCP_SYN: u8 = 2;
-pub(crate) const TCP_RST: u8 = 4;
-pub(crate) const TCP_ACK: u8 = 16;
 
 /// The network header: all that is read of a packet that is not ours.
 pub(crate) struct Network {
@@ -33,7 +31,7 @@ impl Network {
             return false;
         }
         let transport = if self.destination.is_v4() { ETHERNET + IPV4 } else { ETHERNET + IPV6 };
-        header(ctx, transport, TCP).is_some_and(|tcp| is_syn(load(tcp, 13)))
+        header(ctx, transport, TCP).is_some_and(|tcp| transition::is_syn(Protocol::Tcp, load(tcp, 13)))
     }
 
     /// Whether this may be ICMP; that it goes with its family is for whoever reads it to check.
@@ -64,18 +62,13 @@ impl Packet {
     /// Whether this opens a TCP connection.
     #[inline(always)]
     pub(crate) fn is_syn(&self) -> bool {
-        matches!(self.protocol, Protocol::Tcp) && is_syn(self.tcp_flags)
+        transition::is_syn(self.protocol, self.tcp_flags)
     }
 
     #[inline(always)]
     pub(crate) fn is_v4(&self) -> bool {
         self.transport == ETHERNET + IPV4
     }
-}
-
-#[inline(always)]
-const fn is_syn(flags: u8) -> bool {
-    flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST) == TCP_SYN
 }
 
 /// Where the fields are that a translation changes, as offsets from the start of the packet.

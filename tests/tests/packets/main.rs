@@ -3,6 +3,7 @@
 
 mod bridge;
 mod choice;
+mod differential;
 mod hairpin;
 mod icmp;
 mod life;

@@ -84,8 +84,13 @@ impl Programs {
     }
 
     pub(crate) fn load_with(sizes: MapSizes) -> Self {
+        Self::load_with_share(sizes, FLOWS_PER_INTERFACE.max(sizes.flows / 4))
+    }
+
+    /// With so many established flows for each interface.
+    pub(crate) fn load_with_share(sizes: MapSizes, flows_per_interface: u32) -> Self {
         netns::enter_new().expect("a network namespace needs root: run `cargo xtask test` as root");
-        let (ebpf, stages) = with_three_capabilities(|| load(&sizes));
+        let (ebpf, stages) = with_three_capabilities(|| load(&sizes, flows_per_interface));
         let mut programs = Self { ebpf, stages, next_frontend: 1, next_element: 1 };
         for v4 in [true, false] {
             programs.mark(Direction::FromPod, SocketAddr::new(hairpin_address(v4), 0));
@@ -160,10 +165,21 @@ impl Programs {
     /// Runs a program once on a packet of the interface given and tells its verdict by the counter that moved: by
     /// one, and no other.
     pub(crate) fn run(&mut self, program: &str, packet: &[u8], interface: u32) -> Outcome {
-        let before = self.verdicts();
+        let mut verdicts = self.verdicts();
+        self.run_counted(program, packet, interface, &mut verdicts)
+    }
+
+    /// The same, for who runs many: `verdicts` are the counters as they were left and as they are now.
+    pub(crate) fn run_counted(
+        &mut self,
+        program: &str,
+        packet: &[u8],
+        interface: u32,
+        verdicts: &mut BTreeMap<Verdict, u64>,
+    ) -> Outcome {
         let (returned, bytes) = test_run(self.program(program), packet, interface);
-        let after = self.verdicts();
-        let moved: Vec<_> = after
+        let before = std::mem::replace(verdicts, self.verdicts());
+        let moved: Vec<_> = verdicts
             .iter()
             .filter(|(verdict, count)| before[verdict] != **count && **verdict != Verdict::NotPromoted)
             .collect();
@@ -191,7 +207,7 @@ impl Programs {
         self.verdicts()[&verdict]
     }
 
-    fn verdicts(&self) -> BTreeMap<Verdict, u64> {
+    pub(crate) fn verdicts(&self) -> BTreeMap<Verdict, u64> {
         let map = PerCpuArray::<_, u64>::try_from(self.ebpf.map("verdicts").unwrap()).unwrap();
         Verdict::ALL
             .into_iter()
@@ -300,14 +316,16 @@ impl Programs {
 
     /// Waits until the programs' clock has moved on by this many ticks.
     pub(crate) fn wait_ticks(&mut self, ticks: u32) {
-        let mut now = || {
-            let options = TestRunOptions { data_in: Some(&[0; 14]), ..TestRunOptions::default() };
-            self.program("clock").test_run(options).unwrap().return_value
-        };
-        let start = now();
-        while now().wrapping_sub(start) < ticks {
+        let start = self.now();
+        while self.now().wrapping_sub(start) < ticks {
             std::thread::yield_now();
         }
+    }
+
+    /// What the programs' clock shows, in ticks.
+    pub(crate) fn now(&mut self) -> u32 {
+        let options = TestRunOptions { data_in: Some(&[0; 14]), ..TestRunOptions::default() };
+        self.program("clock").test_run(options).unwrap().return_value
     }
 
     /// Makes every affinity entry name another backend's id, as if two entries had been read as one.
@@ -319,11 +337,11 @@ impl Programs {
         }
     }
 
-    fn array<T: aya::Pod>(&mut self, map: MapName) -> Array<&mut MapData, T> {
+    pub(crate) fn array<T: aya::Pod>(&mut self, map: MapName) -> Array<&mut MapData, T> {
         Array::try_from(self.ebpf.map_mut(map.as_str()).unwrap()).unwrap()
     }
 
-    fn hash<K: aya::Pod, V: aya::Pod>(&mut self, map: MapName) -> HashMap<&mut MapData, K, V> {
+    pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(&mut self, map: MapName) -> HashMap<&mut MapData, K, V> {
         HashMap::try_from(self.ebpf.map_mut(map.as_str()).unwrap()).unwrap()
     }
 }
@@ -333,10 +351,9 @@ pub(crate) fn hairpin_address(v4: bool) -> IpAddr {
     if v4 { Hairpin::DEFAULT.v4.into() } else { Hairpin::DEFAULT.v6.into() }
 }
 
-fn load(sizes: &MapSizes) -> (Ebpf, ProgramArray<MapData>) {
+fn load(sizes: &MapSizes, flows_per_interface: u32) -> (Ebpf, ProgramArray<MapData>) {
     let mut loader = EbpfLoader::new();
     let [hairpin_v4, hairpin_v6] = Hairpin::DEFAULT.addresses();
-    let flows_per_interface = FLOWS_PER_INTERFACE.max(sizes.flows / 4);
     loader
         .override_global("AYA_LOG_LEVEL", &0_u8, true)
         .override_global("HAIRPIN_V4", &hairpin_v4, true)
