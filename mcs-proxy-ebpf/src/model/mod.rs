@@ -102,15 +102,13 @@ impl Model {
 
     fn sort(&mut self, packet: &mut Packet, here: Here) -> Result<Verdict, Verdict> {
         if !self.tables.is_hot(Direction::FromPod, &packet.destination) {
-            return match &packet.body {
-                Body::Segment(segment)
-                    if is_syn(segment.protocol, segment.tcp_flags)
-                        && self.tables.is_hot(Direction::ToPod, &packet.destination) =>
-                {
-                    self.check_direct(&segment.key(packet), here)
-                }
-                _ => Err(Verdict::NotOurs),
-            };
+            if let Body::Segment(segment) = &packet.body
+                && is_syn(segment.protocol, segment.tcp_flags)
+                && self.tables.is_hot(Direction::ToPod, &packet.destination)
+            {
+                return self.check_direct(&segment.key(packet), here);
+            }
+            return Err(Verdict::NotOurs);
         }
         match packet.body.clone() {
             Body::Segment(segment) => self.forward(packet, &segment, here),

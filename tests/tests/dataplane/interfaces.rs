@@ -55,9 +55,9 @@ async fn pods_come_and_go() {
 
     // Bridges tell of their ports with messages that look like a link's.
     let bridge = index_of("bridge0");
-    let placed_at = |event: InterfaceEvent| match event {
-        InterfaceEvent::Placed { index, place } => (index, place.netns >= 0, place.bridge),
-        other => panic!("{other:?}"),
+    let placed_at = |event: InterfaceEvent| {
+        let InterfaceEvent::Placed { index, place } = event else { panic!("{event:?}") };
+        (index, place.netns >= 0, place.bridge)
     };
     run("ip link set second up master bridge0");
     assert_eq!(placed_at(any(&mut events).await), (index_of("second"), true, bridge));
