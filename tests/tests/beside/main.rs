@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod hitless;
+mod label;
 mod load;
+mod services;
 mod stage;
 mod witness;
 

@@ -3,6 +3,9 @@
 
 mod answers;
 mod changes;
+mod interfaces;
+mod neighbours;
 mod spread;
 mod stage;
+mod tiers;
 mod untouched;
