@@ -23,7 +23,7 @@ use std::cell::RefCell;
 
 /// How many conversations over each; `MCS_PROXY_CALLS=2000` is what a release is tried with.
 fn conversations() -> u32 {
-    std::env::var("MCS_PROXY_CALLS").map_or(60, |text| text.parse().expect("MCS_PROXY_CALLS is a number"))
+    std::env::var("MCS_PROXY_CALLS").map_or(40, |text| text.parse().expect("MCS_PROXY_CALLS is a number"))
 }
 
 in_both_modes! {

@@ -10,7 +10,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 pub(super) struct Side {
@@ -23,6 +24,8 @@ pub(super) struct Side {
 }
 
 struct Connection {
+    /// The client's.
+    port: u16,
     client: End,
     server: End,
 }
@@ -95,7 +98,9 @@ impl Side {
     }
 
     fn connect(&mut self, number: usize, port: u16, servers: &[Server]) -> Result<Seen> {
-        if self.connections[number].is_some() {
+        // With an end of an older connection still open, what happens depends on whose end that is.
+        if self.connections[number].is_some() || self.connections.iter().flatten().any(|old| old.port == port)
+        {
             return Ok(Seen::Nothing);
         }
         let from = SocketAddr::new(self.client.ip(), self.client.port() + port);
@@ -106,7 +111,8 @@ impl Side {
         };
         let peer_is_vip = client.peer_addr()? == vip;
         let (_, server) = accept(servers, from)?;
-        self.connections[number] = Some(Connection { client: End::new(client), server: End::new(server) });
+        self.connections[number] =
+            Some(Connection { port, client: End::new(client), server: End::new(server) });
         Ok(Seen::Connected { peer_is_vip })
     }
 
@@ -191,7 +197,7 @@ impl Side {
 
     /// The end that acts, and the other.
     fn ends(&mut self, number: usize, by: By) -> Option<(&mut End, &mut End)> {
-        let Connection { client, server } = self.connections[number].as_mut()?;
+        let Connection { client, server, .. } = self.connections[number].as_mut()?;
         Some(match by {
             By::Client => (client, server),
             By::Server => (server, client),
@@ -222,14 +228,26 @@ impl End {
     }
 }
 
+/// From a port that may have been used before: until the last ACK of that connection is there, and that may be delayed,
+/// the client's own stack refuses it.
 fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&from.into())?;
-    socket.connect_timeout(&to.into(), PATIENCE)?;
-    let stream = TcpStream::from(socket);
-    patient(&stream)?;
-    Ok(stream)
+    let start = Instant::now();
+    loop {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&from.into())?;
+        match socket.connect_timeout(&to.into(), PATIENCE) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable && start.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => {
+                result?;
+                let stream = TcpStream::from(socket);
+                patient(&stream)?;
+                return Ok(stream);
+            }
+        }
+    }
 }
 
 fn words(length: usize) -> Vec<u8> {
