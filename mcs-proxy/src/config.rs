@@ -78,6 +78,9 @@ pub struct Run {
     /// Serve every Service that has a ClusterIP, unless it says otherwise
     #[arg(long)]
     pub all_services: bool,
+    /// For how long a tier of `mcs-proxy.io/clusters` must have had enough endpoints again before new flows return to it
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub tier_hold: humantime::Duration,
     /// Interfaces to leave alone; `*` stands for any characters; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude_interface: Vec<Pattern>,

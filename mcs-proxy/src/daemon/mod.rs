@@ -16,7 +16,7 @@ use crate::{
         table::LingerMark,
     },
     desired::Flags,
-    observe::{catalog::Catalog, with_causes},
+    observe::with_causes,
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
@@ -121,6 +121,7 @@ impl Daemon {
             node_name: run.node_name(),
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
+            tier_hold: run.tier_hold.into(),
         };
         let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?;
         info!(
@@ -177,6 +178,7 @@ impl Daemon {
                 }
                 Some(event) = events.recv(), if attached => self.take(event, &mut events),
                 () = at(self.retry_due) => self.commit(),
+                () = at(self.writer.due().map(Into::into)) => self.commit(),
                 () = at(self.attach_due) => self.attach_again()?,
                 () = at(self.catalog_due) => self.write_catalog(),
                 () = at(self.reclaim_due) => {
@@ -216,7 +218,7 @@ impl Daemon {
     fn commit(&mut self) {
         let now = time::Instant::now();
         self.retry_due = None;
-        match self.writer.commit() {
+        match self.writer.commit(now.into_std()) {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
@@ -233,7 +235,7 @@ impl Daemon {
     fn write_catalog(&mut self) {
         self.catalog_due = None;
         let begun = time::Instant::now();
-        let catalog = Catalog::new(&self.run.cluster_name, self.writer.desired());
+        let catalog = self.writer.catalog();
         let failure = catalog.write(&self.run_dir).err().map(|failure| failure.to_string());
         match &failure {
             Some(why) => {

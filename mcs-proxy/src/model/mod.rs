@@ -11,6 +11,7 @@ mod slice;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tiers;
 mod validation;
 
 pub use algorithm::{UnknownAlgorithm, algorithm_name, parse_algorithm};
@@ -22,8 +23,9 @@ pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, Traff
 pub use settings::{
     ClusterSettings, ClusterState, MODE_KEY, Mode, OnFailure, Settings, SettingsObject, Zones,
 };
-pub use slice::{Endpoint, EndpointSlice, SlicePort, SourceCluster};
+pub use slice::{Endpoint, EndpointSlice, Hints, SlicePort, SourceCluster};
 pub use store::Model;
+pub use tiers::{ClusterSelector, LARGEST_SHARE, Member, MinReady, PreferenceError, Tier, Tiers};
 pub use validation::rejection;
 
 use std::fmt;

@@ -83,7 +83,7 @@ fn a_malformed_value_keeps_the_last_good_one_and_the_rest_changes() {
     let malformed = Service {
         opt_in: OptIn::Unsaid,
         algorithm: None,
-        malformed: Malformed { opt_in: true, algorithm: true },
+        malformed: Malformed { opt_in: true, algorithm: true, ..Malformed::default() },
         ..service("a", "10.13.0.2")
     };
     model.apply(put_service(malformed.clone()));
@@ -116,7 +116,7 @@ fn a_malformed_annotation_keeps_what_the_annotation_said_and_not_what_the_label_
     ] {
         let mut model = Model::default();
         model.apply(put_service(Service { opt_in: before, ..service("a", "10.13.0.1") }));
-        let malformed = Malformed { opt_in: true, algorithm: false };
+        let malformed = Malformed { opt_in: true, ..Malformed::default() };
         model.apply(put_service(Service { opt_in: now, malformed, ..service("a", "10.13.0.1") }));
         assert_eq!(model.service(&key("a")).unwrap().opt_in, expected, "{before:?} {now:?}");
     }

@@ -5,5 +5,6 @@ mod answers;
 mod changes;
 mod spread;
 mod stage;
+mod tiers;
 mod turns;
 mod untouched;
