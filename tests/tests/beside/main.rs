@@ -3,7 +3,9 @@
 
 mod alike;
 mod hitless;
+mod label;
 mod load;
+mod services;
 mod stage;
 mod witness;
 

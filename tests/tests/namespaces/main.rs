@@ -3,6 +3,8 @@
 
 mod answers;
 mod changes;
+mod interfaces;
+mod neighbours;
 mod spread;
 mod stage;
 mod tiers;

@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 /// What becomes of the pods' interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceEvent {
-    /// Once, at first: all there are, names by index.
+    /// At first, and after messages of the kernel's were lost: all there are, names by index. An index may be another
+    /// interface's than before.
     Snapshot(BTreeMap<u32, String>),
     Appeared {
         index: u32,
@@ -70,8 +71,13 @@ pub async fn watch(
         if let NetlinkPayload::InnerMessage(message) = &message.payload {
             question = state.apply(message);
         } else if let NetlinkPayload::Overrun(_) = message.payload {
-            // ENOBUFS: messages were lost.
+            // ENOBUFS: messages were lost, among them perhaps that an interface went and another came by its index,
+            // which comparing what is there now with what was before would not show.
             state = ask_all(&handle).await?;
+            known = state.pods(&exclude);
+            if events.send(InterfaceEvent::Snapshot(known.clone())).await.is_err() {
+                return Ok(());
+            }
         }
         match question {
             Some(Question::Routes) => state.set_routes(&ask_routes(&handle).await?),
