@@ -11,6 +11,7 @@ use crate::{
     observe::catalog::Catalog,
     source::Event,
 };
+use mcs_proxy_ebpf::abi::Address;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -67,12 +68,18 @@ pub struct Summary {
 }
 
 impl<D: Dataplane> Writer<D> {
-    /// Adopts what the maps hold. `model`: still empty.
+    /// Adopts what the maps hold; `model` is still empty. Packets from pods to the `reserved` addresses are looked at, whatever is in there.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, model: Model, flags: Flags) -> Result<Self, DataplaneError> {
-        let table = Table::recover(&dataplane.dump()?);
+    pub fn new(
+        dataplane: D,
+        model: Model,
+        flags: Flags,
+        reserved: &[Address],
+    ) -> Result<Self, DataplaneError> {
+        let mut table = Table::recover(&dataplane.dump()?);
+        table.reserve(reserved);
         Ok(Self {
             dataplane,
             table,

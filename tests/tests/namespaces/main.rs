@@ -8,4 +8,5 @@ mod neighbours;
 mod spread;
 mod stage;
 mod tiers;
+mod turns;
 mod untouched;
