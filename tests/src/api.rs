@@ -102,10 +102,11 @@ impl ApiServer {
     pub fn start_server(&mut self) -> Result<()> {
         let file = |name: &str| self.folder.join(name).display().to_string();
         let (tokens, key, public) = (file("tokens.csv"), file("sa.key"), file("sa.pub"));
-        fs::write(
-            file("audit.yaml"),
-            "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [{level: Metadata}]}",
-        )?;
+        let policy = json!({
+            "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+            "rules": [{"level": "Metadata", "users": [DAEMON]}, {"level": "None"}],
+        });
+        fs::write(file("audit.yaml"), policy.to_string())?;
         let (policy, audit) = (file("audit.yaml"), file("audit.log"));
         let (certificates, address, port) = (file("certificates"), FABRIC.to_string(), PORT.to_string());
         self.server = Some(self.namespace.spawn(
