@@ -1,12 +1,12 @@
 //! A real API server: etcd, kube-apiserver, and the controllers that write EndpointSlices, on a world's fabric.
 
-use crate::{FABRIC, Namespace, Process, World, namespace::run};
+use crate::{FABRIC, Namespace, Process, World, namespace::run, programs};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::{
-    env, fs,
+    fs,
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -54,7 +54,7 @@ impl ApiServer {
         let data = folder.join("etcd").display().to_string();
         let etcd = namespace.spawn(
             "etcd",
-            &program("etcd")?,
+            &programs::kubernetes("etcd")?,
             &[
                 "--data-dir",
                 &data,
@@ -81,7 +81,7 @@ impl ApiServer {
         let kubeconfig = api.kubeconfig().display().to_string();
         api.controllers = Some(api.namespace.spawn(
             "kube-controller-manager",
-            &program("kube-controller-manager")?,
+            &programs::kubernetes("kube-controller-manager")?,
             &[
                 "--kubeconfig", &kubeconfig, "--leader-elect=false", "--bind-address", "127.0.0.1",
                 "--controllers=endpointslice-controller,endpointslice-mirroring-controller,namespace-controller",
@@ -111,7 +111,7 @@ impl ApiServer {
         let (certificates, address, port) = (file("certificates"), FABRIC.to_string(), PORT.to_string());
         self.server = Some(self.namespace.spawn(
             "kube-apiserver",
-            &program("kube-apiserver")?,
+            &programs::kubernetes("kube-apiserver")?,
             &[
                 "--etcd-servers",
                 "http://127.0.0.1:2379",
@@ -289,16 +289,4 @@ contexts:
 current-context: harness
 "#
     )
-}
-
-/// One of Kubernetes' programs.
-pub(crate) fn program(name: &str) -> Result<PathBuf> {
-    let folder = env::var_os("KUBEBUILDER_ASSETS").context(
-        "KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver: `cargo xtask test` builds one",
-    )?;
-    let path = Path::new(&folder).join(name);
-    if !path.exists() {
-        bail!("{} is missing: `cargo xtask setup --for test` builds it", path.display());
-    }
-    Ok(path)
 }

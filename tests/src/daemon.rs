@@ -116,6 +116,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Of its process, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Whether the program runs.
     ///
     /// # Errors

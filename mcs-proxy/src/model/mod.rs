@@ -7,6 +7,7 @@ mod imports;
 mod misnaming;
 mod node;
 mod problem;
+mod quota;
 mod service;
 mod service_import;
 mod settings;
@@ -23,6 +24,7 @@ pub use cluster::check_cluster_name;
 pub use importer::{Importer, Origin, SliceMetadata, is_passed_over, origin, own_name_told};
 pub use node::Node;
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
+pub use quota::Limits;
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
 pub use service_import::{ServiceImport, import_key};
 pub use settings::{
@@ -31,7 +33,7 @@ pub use settings::{
 pub use slice::{Endpoint, EndpointSlice, Hints, SlicePort, SourceCluster};
 pub use store::Model;
 pub use tiers::{ClusterSelector, LARGEST_SHARE, Member, MinReady, PreferenceError, Tier, Tiers};
-pub use validation::rejection;
+pub use validation::{Refusal, Surroundings, rejection};
 
 use std::fmt;
 

@@ -15,6 +15,8 @@ pub struct EndpointSlice {
     /// What its importer calls this cluster, if that is not `--cluster-name`.
     pub misnamed: Option<String>,
     pub source: SourceCluster,
+    /// When it changed last, as far as its metadata tell: seconds since the epoch. For people; nothing acts on it.
+    pub changed: Option<i64>,
     /// `null` in a placeholder of Karmada's: then empty.
     pub ports: Vec<SlicePort>,
     /// `null` in a placeholder of Karmada's: then empty.

@@ -22,6 +22,10 @@ impl Slices {
         self.by_key.values().map(Arc::as_ref)
     }
 
+    pub(super) fn get(&self, key: &NamespacedName) -> Option<&EndpointSlice> {
+        self.by_key.get(key).map(Arc::as_ref)
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &NamespacedName> {
         self.by_key.keys()
     }
@@ -66,7 +70,7 @@ impl Slices {
 }
 
 /// A slice names its Service and its ServiceImport by labels, both in its own namespace.
-fn owners(slice: &EndpointSlice) -> impl Iterator<Item = NamespacedName> {
+pub(super) fn owners(slice: &EndpointSlice) -> impl Iterator<Item = NamespacedName> {
     let named = |name: &String| NamespacedName::new(&*slice.key.namespace, &**name);
     let service = (!slice.service.is_empty()).then(|| named(&slice.service));
     let import = slice.import.as_ref().map(|name| import_key(&named(name)));

@@ -1,9 +1,10 @@
 use super::{
-    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport, Settings,
-    SettingsObject, import_key,
+    EndpointSlice, Limits, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport,
+    Settings, SettingsObject, SourceCluster, Surroundings, import_key,
     imports::{Imports, Others},
     misnaming::Misnaming,
-    slices::Slices,
+    quota::Quotas,
+    slices::{Slices, owners},
 };
 use crate::source::{Event, Object};
 use ipnet::IpNet;
@@ -32,6 +33,12 @@ pub struct Model {
     settings_key: Option<NamespacedName>,
     /// Kinds of which no complete list has arrived yet.
     awaited: BTreeSet<ObjectKind>,
+    surroundings: Surroundings,
+    /// Addresses that became ClusterIPs, or ceased to be, with the event that is being taken in.
+    changed_vips: BTreeSet<IpAddr>,
+    quotas: Quotas,
+    /// Of slices of which not all is let in.
+    refused: BTreeMap<NamespacedName, Problem>,
 }
 
 impl Default for Model {
@@ -55,7 +62,18 @@ impl Model {
             settings: Settings::default(),
             settings_key: None,
             awaited: kinds.into_iter().collect(),
+            surroundings: Surroundings::default(),
+            changed_vips: BTreeSet::new(),
+            quotas: Quotas::new(Limits::DEFAULT),
+            refused: BTreeMap::new(),
         }
+    }
+
+    /// The same, with other limits for what the other clusters may bring. Only for one that has taken nothing in yet.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.quotas = Quotas::new(limits);
+        self
     }
 
     /// The same, with the ranges that addresses of ServiceImports may be in (`--serviceimport-cidrs`).
@@ -78,6 +96,8 @@ impl Model {
                 self.unreadable.remove(&object);
             }
         }
+        self.admit_waiting(&mut affected);
+        self.affect_importers(&mut affected);
         affected
     }
 
@@ -97,6 +117,17 @@ impl Model {
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What endpoints are held against.
+    #[must_use]
+    pub const fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    #[cfg(test)]
+    pub(super) const fn quotas_for_tests(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// A Service, with what a ServiceImport that it is derived from makes of it; or, by its [`import_key`], what a
@@ -126,7 +157,7 @@ impl Model {
     /// All that is wrong with objects and files now, by object.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         let told = self.unreadable.values().flatten().chain(self.flaws.values().flatten());
-        told.chain(self.imports.problems()).chain(self.misnaming.problem())
+        told.chain(self.refused.values()).chain(self.imports.problems()).chain(self.misnaming.problem())
     }
 
     fn put(&mut self, object: Object, affected: &mut BTreeSet<NamespacedName>) {
@@ -147,6 +178,8 @@ impl Model {
             service.keep_last_good_of(previous);
         }
         if previous != Some(&service) {
+            let before = previous.map(|previous| previous.cluster_ips.as_slice()).unwrap_or_default();
+            self.changed_vips.extend(self.surroundings.exchange_vips(before, &service.cluster_ips));
             let ips = service.cluster_ips.clone();
             let former = self.services.insert(key.clone(), service);
             self.service_changed(&key, former, ips, affected);
@@ -208,8 +241,15 @@ impl Model {
         let Self { services, slices, node, .. } = self;
         let others = Others { services, node: node.as_ref(), slices: slices.all() };
         for import in imports {
+            let key = import_key(&import);
+            let ips = |imports: &Imports| {
+                imports.effective().get(&key).map(|own| own.cluster_ips.clone()).unwrap_or_default()
+            };
+            let before = ips(&self.imports);
             if self.imports.settle_import(&import, &others) {
-                affected.insert(import_key(&import));
+                let changed = self.surroundings.exchange_vips(&before, &ips(&self.imports));
+                self.changed_vips.extend(changed);
+                affected.insert(key);
             }
         }
     }
@@ -218,6 +258,17 @@ impl Model {
         let key = slice.key.clone();
         self.note_flaws(ObjectKind::EndpointSlice, &key, mem::take(&mut slice.problems));
         self.misnaming.note(&key, slice.misnamed.take());
+        self.admit(slice, affected);
+    }
+
+    /// Lets a slice in, as far as there is room for it.
+    fn admit(&mut self, mut slice: EndpointSlice, affected: &mut BTreeSet<NamespacedName>) {
+        let siblings = siblings(&self.slices, &slice);
+        let former = self.slices.get(&slice.key);
+        match self.quotas.admit(&mut slice, former, siblings, &self.settings) {
+            Some(problem) => self.refused.insert(slice.key.clone(), problem),
+            None => self.refused.remove(&slice.key),
+        };
         let ips = self.imports.with_ips(slice.endpoints.iter().map(|endpoint| endpoint.address));
         let former = self.slices.put(slice, affected);
         self.slice_changed(former.as_deref(), ips, affected);
@@ -235,9 +286,34 @@ impl Model {
         self.settle_imports(imports, affected);
     }
 
+    /// Room may have come for what waits.
+    fn admit_waiting(&mut self, affected: &mut BTreeSet<NamespacedName>) {
+        let present =
+            |slice: &EndpointSlice| self.slices.get(&slice.key).map_or(0, |known| known.endpoints.len());
+        let siblings = |slice: &EndpointSlice| siblings(&self.slices, slice);
+        for slice in self.quotas.take_fitting(&self.settings, siblings, present) {
+            self.admit(slice, affected);
+        }
+    }
+
+    /// Imports that name an address that became a ClusterIP are refused from now on, and the other way round.
+    fn affect_importers(&mut self, affected: &mut BTreeSet<NamespacedName>) {
+        let changed = mem::take(&mut self.changed_vips);
+        // Before that everything is still to be judged.
+        if changed.is_empty() || !self.is_synced() {
+            return;
+        }
+        let names_one = |slice: &&EndpointSlice| {
+            slice.source != SourceCluster::Local
+                && slice.endpoints.iter().any(|endpoint| changed.contains(&endpoint.address))
+        };
+        affected.extend(self.slices.all().filter(names_one).flat_map(owners));
+    }
+
     fn put_node(&mut self, mut node: Node, affected: &mut BTreeSet<NamespacedName>) {
         self.note_flaws(ObjectKind::Node, &node.key, mem::take(&mut node.problems));
         if self.node.as_ref() != Some(&node) {
+            self.surroundings.set_node(&node.addresses);
             self.node = Some(node);
             self.node_changed(affected);
         }
@@ -258,6 +334,7 @@ impl Model {
 
     fn change_settings(&mut self, settings: Settings, affected: &mut BTreeSet<NamespacedName>) {
         if self.settings != settings {
+            self.surroundings.set_ranges(&settings);
             self.settings = settings;
             self.affect_all(affected);
         }
@@ -272,17 +349,23 @@ impl Model {
         match kind {
             ObjectKind::Service => {
                 if let Some(former) = self.services.remove(key) {
+                    self.changed_vips.extend(self.surroundings.exchange_vips(&former.cluster_ips, &[]));
                     self.service_changed(key, Some(former), Vec::new(), affected);
                 }
             }
             ObjectKind::EndpointSlice => {
                 self.misnaming.note(key, None);
                 let former = self.slices.remove(key, affected);
+                if let Some(former) = &former {
+                    self.quotas.release(former);
+                    self.refused.remove(key);
+                }
                 self.slice_changed(former.as_deref(), BTreeSet::new(), affected);
             }
             ObjectKind::ServiceImport => self.change_import(key, None, affected),
             ObjectKind::Node => {
                 if self.node.take_if(|node| node.key == *key).is_some() {
+                    self.surroundings.set_node(&[]);
                     self.node_changed(affected);
                 }
             }
@@ -323,6 +406,15 @@ impl Model {
             self.flaws.insert(object, problems);
         }
     }
+}
+
+/// How many endpoints the other slices of the same owner, from the same cluster, have.
+fn siblings(slices: &Slices, slice: &EndpointSlice) -> usize {
+    let of_owner = |owner: NamespacedName| {
+        let others = slices.of(&owner).filter(|other| other.source == slice.source && other.key != slice.key);
+        others.map(|other| other.endpoints.len()).sum()
+    };
+    owners(slice).map(of_owner).max().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub(crate) fn slice(name: &str, service: &str, cluster: &str, addresses: &[&str]
         key: key(name),
         service: service.to_owned(),
         import: None,
+        changed: None,
         importer: Importer::Kubernetes,
         misnamed: None,
         source: match cluster {

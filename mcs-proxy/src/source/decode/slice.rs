@@ -9,6 +9,8 @@ use crate::model::{
 use k8s_openapi::api::discovery::v1 as api;
 use std::{collections::BTreeMap, net::IpAddr};
 
+/// Of the EndpointSlice controller: when the Service or a pod changed.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// KEP-1645: the ServiceImport it belongs to.
 const IMPORT_NAME: &str = "multicluster.kubernetes.io/service-name";
@@ -52,9 +54,22 @@ pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<Endpoint
         misnamed: own_name_told(&metadata).filter(|name| *name != cluster_name).map(str::to_owned),
         ports: ports(object, &mut report),
         endpoints: endpoints(object, &mut report),
+        changed: changed(object),
         key,
         problems: report.finish(),
     })
+}
+
+/// The latest of what the API server and the controller have noted. Importers do not hand all of it on.
+fn changed(object: &api::EndpointSlice) -> Option<i64> {
+    let metadata = &object.metadata;
+    let managed = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
+    let created = metadata.creation_timestamp.as_ref();
+    let noted = metadata.annotations.as_ref().and_then(|annotations| annotations.get(LAST_CHANGE));
+    let noted = noted.and_then(|time| humantime::parse_rfc3339(time).ok());
+    let noted = noted.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let seconds = managed.chain(created).map(|time| time.0.as_second());
+    seconds.chain(noted.and_then(|age| i64::try_from(age.as_secs()).ok())).max()
 }
 
 fn ports(object: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {

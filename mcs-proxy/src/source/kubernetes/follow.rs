@@ -11,6 +11,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, fmt::Debug, pin::pin};
 use tokio::{sync::mpsc, time::Instant};
+use tracing::debug;
 
 /// What an object of the API server's turned out to be.
 pub(super) enum Decoded {
@@ -86,6 +87,8 @@ where
             }
         };
         health.answered();
+        // With this line and the one about what was programmed, anyone can tell the API server's delay from ours.
+        debug!(kind = %kind, "told");
         for event in told {
             if events.send(event).await.is_err() {
                 return End::NobodyListens;
