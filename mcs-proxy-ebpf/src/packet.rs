@@ -2,18 +2,16 @@
 
 use aya_ebpf::programs::TcContext;
 use core::ptr;
-use mcs_proxy_ebpf::abi::{Address, Port, Protocol, Verdict};
+use mcs_proxy_ebpf::{
+    abi::{Address, Port, Protocol, Verdict},
+    transition,
+};
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP: usize = 20;
 const UDP: usize = 8;
-
-pub(crate) const TCP_FIN: u8 = 1;
-pub(crate) const TCP_SYN: u8 = 2;
-pub(crate) const TCP_RST: u8 = 4;
-pub(crate) const TCP_ACK: u8 = 16;
 
 /// The network header: all that is read of a packet that is not ours.
 pub(crate) struct Network {
@@ -25,6 +23,17 @@ pub(crate) struct Network {
 }
 
 impl Network {
+    /// Whether this opens a TCP connection, as far as can be told at a glance: of a packet with options or extension
+    /// headers it cannot.
+    #[inline(always)]
+    pub(crate) fn is_plain_syn(&self, ctx: &TcContext) -> bool {
+        if !self.plain || self.protocol != Protocol::Tcp.number() {
+            return false;
+        }
+        let transport = if self.destination.is_v4() { ETHERNET + IPV4 } else { ETHERNET + IPV6 };
+        header(ctx, transport, TCP).is_some_and(|tcp| transition::is_syn(Protocol::Tcp, load(tcp, 13)))
+    }
+
     /// Whether this may be ICMP; that it goes with its family is for whoever reads it to check.
     #[inline(always)]
     pub(crate) fn is_icmp(&self) -> bool {
@@ -53,8 +62,7 @@ impl Packet {
     /// Whether this opens a TCP connection.
     #[inline(always)]
     pub(crate) fn is_syn(&self) -> bool {
-        matches!(self.protocol, Protocol::Tcp)
-            && self.tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST) == TCP_SYN
+        transition::is_syn(self.protocol, self.tcp_flags)
     }
 
     #[inline(always)]

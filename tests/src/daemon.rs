@@ -13,7 +13,7 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const BPFFS: &str = "/sys/fs/bpf";
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
 /// The daemon of one node. Dropping it ends it; its pins go with the world.
 #[derive(Debug)]
@@ -72,7 +72,15 @@ impl Daemon {
     pub fn start_without_sync(node: &Node, arguments: &[&str]) -> Result<Self> {
         mount_bpffs()?;
         let pin_dir = Path::new(BPFFS).join(node.namespace.name());
-        let own = ["run", "--cluster-name", &node.cluster, "--pin-dir", &pin_dir.display().to_string()];
+        let own = [
+            "run",
+            "--cluster-name",
+            &node.cluster,
+            "--node-name",
+            &node.name,
+            "--pin-dir",
+            &pin_dir.display().to_string(),
+        ];
         let mut command: Vec<String> = own.map(str::to_owned).to_vec();
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
         let mut daemon = Self { process: None, log: PathBuf::new(), pin_dir, command, node: node.clone() };
@@ -98,6 +106,14 @@ impl Daemon {
         self.launch()
     }
 
+    /// Starts the program again, without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_without_sync(&mut self) -> Result<()> {
+        self.spawn()
+    }
+
     fn spawn(&mut self) -> Result<()> {
         self.process = None;
         let arguments: Vec<_> = self.command.iter().map(String::as_str).collect();
@@ -107,6 +123,11 @@ impl Daemon {
         process.log().clone_into(&mut self.log);
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Of its process, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
     }
 
     /// Whether the program runs.
@@ -123,6 +144,14 @@ impl Daemon {
     /// The kernel's.
     pub fn crash(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), Process::crash)
+    }
+
+    /// Stops the program, as SIGSTOP does, or lets it go on.
+    ///
+    /// # Errors
+    /// It does not run; or the kernel's.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        self.process.as_ref().context("it does not run")?.pause(paused)
     }
 
     /// Asks the program to end, and waits until it has.

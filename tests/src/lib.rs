@@ -4,11 +4,14 @@
 
 pub mod api;
 mod beneath;
+pub mod bpf;
 mod cgroup;
 mod cleanup;
 pub mod client;
 mod daemon;
 pub mod karmada;
+mod kubelet;
+mod kubeproxy;
 mod namespace;
 pub mod netns;
 pub mod programs;
@@ -19,6 +22,7 @@ pub use beneath::Beneath;
 pub use cgroup::Cgroup;
 pub use cleanup::{stop_if_interrupted, tear_down_kept};
 pub use daemon::{Daemon, EndpointRow, ServiceRow};
+pub use kubeproxy::{KubeProxy, ProxyMode};
 pub use namespace::{Namespace, Process};
 pub use sys::PacketSocket;
 pub use world::{FABRIC, Lifetime, Node, POD_PORT, Pod, World};

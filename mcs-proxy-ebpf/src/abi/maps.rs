@@ -18,6 +18,8 @@ pub enum MapName {
     Fragments,
     InterfaceFlows,
     Rejects,
+    Interfaces,
+    Stages,
     ServiceCounters,
     BackendCounters,
     Verdicts,
@@ -28,7 +30,7 @@ pub enum MapName {
 }
 
 impl MapName {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Hot,
         Self::Services,
         Self::Vips,
@@ -44,6 +46,8 @@ impl MapName {
         Self::Fragments,
         Self::InterfaceFlows,
         Self::Rejects,
+        Self::Interfaces,
+        Self::Stages,
         Self::ServiceCounters,
         Self::BackendCounters,
         Self::Verdicts,
@@ -71,6 +75,8 @@ impl MapName {
             Self::Fragments => "fragments",
             Self::InterfaceFlows => "interface_flows",
             Self::Rejects => "rejects",
+            Self::Interfaces => "interfaces",
+            Self::Stages => "stages",
             Self::ServiceCounters => "service_counters",
             Self::BackendCounters => "backend_counters",
             Self::Verdicts => "verdicts",
@@ -141,6 +147,8 @@ impl MapSizes {
             MapName::Affinity => self.affinity,
             MapName::Fragments => self.fragments,
             MapName::InterfaceFlows | MapName::Rejects => SHARES,
+            MapName::Interfaces => super::INTERFACES,
+            MapName::Stages => super::STAGES,
             MapName::Verdicts => super::VERDICTS,
             MapName::Events => 1 << 18,
             MapName::SocketBackends | MapName::SocketOrigins => self.sockets,

@@ -1,6 +1,7 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
 mod logging;
+pub mod socket;
 pub mod writer;
 
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
     config::{Places, Run, SocketPath},
     dataplane::{
         flows::{Collected, Collector, FlowsError},
-        interfaces::{self, InterfaceEvent},
+        interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::KernelDataplane,
         links::{LinkError, Links},
         loader::{self, Loaded, Programs},
@@ -16,11 +17,13 @@ use crate::{
         sockets,
         table::LingerMark,
     },
-    desired::Settings,
-    observe::{catalog::Catalog, with_causes},
+    desired::Flags,
+    model::Model,
+    observe::with_causes,
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
@@ -92,6 +95,7 @@ struct Daemon {
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
     links: Links,
+    places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     /// The catalog is behind the maps.
@@ -124,12 +128,18 @@ impl Daemon {
         }
         let Loaded { mut programs, logger, adopted } =
             loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
-        let settings = Settings {
+        let flags = Flags {
             cluster_name: run.cluster_name.clone(),
+            node_name: run.node_name(),
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
+            tier_hold: run.tier_hold.into(),
         };
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, settings)?;
+        let model = Model::awaiting(source::KINDS)
+            .with_import_ranges(run.serviceimport_cidrs.clone())
+            .limited(run.limits.limits());
+        let reserved = run.hairpin().addresses();
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -141,6 +151,7 @@ impl Daemon {
         Ok(Self {
             run: run.clone(),
             links: Links::new(programs, pin_dir.clone(), run.hook),
+            places: PlaceMap::open(&pin_dir)?,
             pin_dir,
             run_dir,
             _locks: locks,
@@ -163,6 +174,7 @@ impl Daemon {
         let mut source = task::spawn(follow_source(self.run.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
+        let mut asked = socket::serve(&self.run_dir)?;
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
         let mut collection = time::interval(COLLECTION);
@@ -185,11 +197,16 @@ impl Daemon {
                 }
                 Some(event) = events.recv(), if attached => self.take(event, &mut events),
                 () = at(self.retry_due) => self.commit(),
+                () = at(self.writer.due().map(Into::into)) => self.commit(),
                 () = at(self.attach_due) => self.attach_again()?,
                 () = at(self.catalog_due) => self.write_catalog(),
                 () = at(self.reclaim_due) => {
                     self.reclaim_due = None;
                     self.writer.reclaim();
+                }
+                Some((request, answer)) = asked.recv() => {
+                    // Whoever has gone meanwhile wants none.
+                    let _ = answer.send(self.answer(&request));
                 }
                 _ = collection.tick(), if attached && scan.is_none() => scan = Some(self.scan()),
                 Some(found) = finished(&mut scan) => {
@@ -224,16 +241,24 @@ impl Daemon {
     fn commit(&mut self) {
         let now = time::Instant::now();
         self.retry_due = None;
-        match self.writer.commit() {
+        match self.writer.commit(now.into_std()) {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
+                report(summary);
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
                     self.write_catalog();
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
-                report(summary);
             }
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Response {
+        let Request::Explain(query) = request;
+        match self.writer.explain(query) {
+            Ok(explanation) => Response::Explained(Box::new(explanation)),
+            Err(error) => Response::Error(error),
         }
     }
 
@@ -241,7 +266,7 @@ impl Daemon {
     fn write_catalog(&mut self) {
         self.catalog_due = None;
         let begun = time::Instant::now();
-        let catalog = Catalog::new(&self.run.cluster_name, self.writer.desired());
+        let catalog = self.writer.catalog();
         let failure = catalog.write(&self.run_dir).err().map(|failure| failure.to_string());
         match &failure {
             Some(why) => {
@@ -270,6 +295,18 @@ impl Daemon {
         match event {
             InterfaceEvent::Snapshot(pods) => self.adopt_interfaces(&pods),
             InterfaceEvent::Appeared { index, name } => self.attach(index, &name),
+            InterfaceEvent::Placed { index, place } => {
+                debug!(index, ?place, "placed");
+                if let Err(failure) = self.places.set(index, place) {
+                    self.ensure_pinned()?;
+                    warn!(
+                        index,
+                        "{}; its pod's packets go through the host, and its own connections to backends are not seen",
+                        with_causes(&failure)
+                    );
+                }
+                Ok(())
+            }
             InterfaceEvent::Vanished { index } => {
                 self.unattached.remove(&index);
                 self.detach(index);
@@ -287,6 +324,9 @@ impl Daemon {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => info!(indices = ?swept, "interfaces of an earlier run are gone: detached"),
             Err(failure) => warn!("{}", with_causes(&failure)),
+        }
+        if let Err(failure) = self.places.retain(&pods.keys().copied().collect()) {
+            warn!("{}", with_causes(&failure));
         }
         self.unattached.clear();
         pods.iter().try_for_each(|(&index, name)| self.attach(index, name))
@@ -333,6 +373,9 @@ impl Daemon {
     }
 
     fn detach(&mut self, index: u32) {
+        if let Err(failure) = self.places.remove(index) {
+            warn!(index, "{}", with_causes(&failure));
+        }
         let name = self.links.attached().get(&index).cloned().unwrap_or_default();
         match self.links.detach(index) {
             Ok(()) => info!(interface = name, index, "detached: gone, or not a pod's any more"),
@@ -399,7 +442,7 @@ fn report(Summary { first, changed, frontends, backends }: Summary) {
 
 async fn follow_source(run: Run, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
-    Ok(source::run(&run.source, &run.cluster_name, &locations, events).await?)
+    Ok(source::run(&run.source, &run.scope(), &locations, events).await?)
 }
 
 /// Follows the interfaces for ever: what ends one attempt (lost messages that cannot be asked for again) is told, and

@@ -5,11 +5,17 @@ use crate::{
         Dataplane, DataplaneError, Operation,
         table::{CapacityError, Plan, Rejected, Table},
     },
-    desired::{Changes, Desired, Frontend, FrontendKey, Resolver, Settings},
-    model::{Model, NamespacedName, Problem, ProblemTracker},
+    desired::{Changes, Flags, FrontendKey, Resolver},
+    explain::{Explanation, Known, Query, answer},
+    model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
+    observe::catalog::Catalog,
     source::Event,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use mcs_proxy_ebpf::abi::Address;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 use tracing::{error, info, warn};
 
 /// Everything between an event and the maps.
@@ -62,22 +68,35 @@ pub struct Summary {
 }
 
 impl<D: Dataplane> Writer<D> {
-    /// Adopts what the maps hold.
+    /// Adopts what the maps hold; `model` is still empty. Packets from pods to the `reserved` addresses are looked at, whatever is in there.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, settings: Settings) -> Result<Self, DataplaneError> {
-        let table = Table::recover(&dataplane.dump()?);
+    pub fn new(
+        dataplane: D,
+        model: Model,
+        flags: Flags,
+        reserved: &[Address],
+    ) -> Result<Self, DataplaneError> {
+        let mut table = Table::recover(&dataplane.dump()?);
+        table.reserve(reserved);
         Ok(Self {
             dataplane,
             table,
-            model: Model::default(),
-            resolver: Resolver::new(settings),
+            model,
+            resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
             affected: BTreeSet::new(),
             phase: Phase::Waiting,
             rejected: BTreeMap::new(),
         })
+    }
+
+    /// The same, with these limits for what other clusters may bring. Before the first event.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.model = std::mem::take(&mut self.model).limited(limits);
+        self
     }
 
     /// Takes an event in. The maps change with the next [`Self::commit`], so that a burst of events is one change.
@@ -86,7 +105,7 @@ impl<D: Dataplane> Writer<D> {
     }
 
     /// Makes the maps hold what the events so far ask for.
-    pub fn commit(&mut self) -> Commit {
+    pub fn commit(&mut self, now: Instant) -> Commit {
         if !self.model.is_synced() {
             self.report_problems();
             return Commit::Idle;
@@ -95,9 +114,9 @@ impl<D: Dataplane> Writer<D> {
         let first = self.phase == Phase::Waiting;
         let changes = if first {
             let all = self.model.services().map(|service| service.key.clone()).collect();
-            self.resolver.update(&self.model, &all)
+            self.resolver.update(&self.model, &all, now)
         } else {
-            self.resolver.update(&self.model, &affected)
+            self.resolver.update(&self.model, &affected, now)
         };
         self.report_problems();
         let plan = match self.phase {
@@ -117,13 +136,30 @@ impl<D: Dataplane> Writer<D> {
         }
         self.phase = Phase::Synced;
         self.report_rejected(plan.rejected);
-        let desired = self.resolver.desired();
+        for address in plan.refused {
+            error!(
+                "{address} was to enter the maps, which take no such address: left out; please report this"
+            );
+        }
         Commit::Programmed(Summary {
             first,
             changed: changes.upserts.len() + changes.removals.len(),
-            frontends: desired.len(),
-            backends: desired.values().map(Frontend::used).sum(),
+            frontends: self.resolver.desired().len(),
+            backends: self.resolver.used(),
         })
+    }
+
+    /// Why a Service's traffic goes where it goes, but for what the maps hold.
+    ///
+    /// # Errors
+    /// Nothing of that name is known.
+    pub fn explain(&self, query: &Query) -> Result<Explanation, String> {
+        if !self.model.is_synced() {
+            return Err("the daemon has not yet heard all that its source has to tell; ask again".into());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        answer(Known { model: &self.model, resolver: &self.resolver, told_by: "daemon", now }, query)
     }
 
     /// At an idle moment: waits for what was let go of, so that the next change need not.
@@ -141,9 +177,16 @@ impl<D: Dataplane> Writer<D> {
         self.phase == Phase::Resync
     }
 
+    /// When to call [`Self::commit`] even if nothing was taken in.
     #[must_use]
-    pub const fn desired(&self) -> &Desired {
-        self.resolver.desired()
+    pub fn due(&self) -> Option<Instant> {
+        self.resolver.due()
+    }
+
+    /// What people are told of what the maps hold.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        Catalog::new(&self.model, &self.resolver)
     }
 
     pub const fn table(&mut self) -> &mut Table {

@@ -2,17 +2,19 @@
 
 use super::{
     flows::TickRate,
+    hairpin::Hairpin,
     pins::{PinDir, PinsError},
     sockets::SocketHook,
     sys::{self, Access, MapShape, SysError},
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
+    maps::{MapData, MapError, ProgramArray},
     programs::{CgroupSockAddr, ProgramError, SchedClassifier},
     util::KernelVersion,
 };
 use aya_log::EbpfLogger;
-use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes, SocketScope};
+use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes, SocketScope, Stage};
 use std::{
     fmt, fs, io,
     os::fd::{AsFd, BorrowedFd},
@@ -77,6 +79,8 @@ pub enum LoadError {
     Maps(#[source] EbpfError),
     #[error("loading program `{name}`")]
     Program { name: &'static str, source: ProgramError },
+    #[error("entering program `{name}`, which others go on with")]
+    Stage { name: &'static str, source: MapError },
     #[error("the programs' log")]
     Log(#[source] aya_log::Error),
 }
@@ -116,6 +120,7 @@ pub struct Options {
     pub flows_per_interface: u32,
     /// Which sockets the socket path serves, if any.
     pub socket_path: Option<SocketScope>,
+    pub hairpin: Hairpin,
     /// Whether the programs log.
     pub bpf_log: bool,
 }
@@ -123,13 +128,14 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, socket_path, bpf_log } = options;
+    let Options { sizes, flows_per_interface, hairpin, socket_path, bpf_log } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
 
     // The level is a constant to the verifier: with 0 it takes every log statement out.
     let level: u8 = if *bpf_log { u8::MAX } else { 0 };
+    let [hairpin_v4, hairpin_v6] = hairpin.addresses();
     let mut loader = EbpfLoader::new();
     let socket_scope = socket_path.map_or(0, |scope| scope as u32);
     let host_netns = socket_path.map_or(Ok(0), |_| sys::netns_cookie()).map_err(Refusal::from)?;
@@ -141,7 +147,9 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
         .override_global("TICKS_PER_SECOND", &ticks_per_second, true)
         .override_global("SOCKET_SCOPE", &socket_scope, true)
         .override_global("HOST_NETNS", &host_netns, true)
-        .override_global("HAS_SET_RETVAL", &has_set_retval, true);
+        .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+        .override_global("HAIRPIN_V4", &hairpin_v4, true)
+        .override_global("HAIRPIN_V6", &hairpin_v6, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
     }
@@ -149,10 +157,12 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     // The logger takes a map of its own, which the programs need no name for any more.
     let logger = bpf_log.then(|| EbpfLogger::init(&mut ebpf)).transpose().map_err(LoadError::Log)?;
     let mut programs = Programs { ebpf };
-    for name in [FROM_POD, TO_POD, CLOCK] {
+    for name in [FROM_POD, TO_POD, CLOCK].into_iter().chain(Stage::ALL.map(Stage::as_str)) {
         let program = programs.get(name)?;
         patiently(|| program.load()).map_err(|source| LoadError::Program { name, source })?;
     }
+    // Before anything is attached; and an earlier daemon's programs go on with the new ones from here on.
+    enter_stages(&mut programs.ebpf)?;
     programs.pin_clock(&dir.clock())?;
     Ok(Loaded { programs, logger, adopted })
 }
@@ -170,6 +180,23 @@ pub fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(
             loaded => return loaded,
         }
     }
+}
+
+/// Enters the loaded programs where others go on with them. What was entered there before, if the map was pinned, is
+/// replaced one by one. The kernel empties the map when neither a pin nor what is returned holds it any more.
+pub fn enter_stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
+    let name = MapName::Stages.as_str();
+    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete { what: "map", name })?;
+    let mut stages = ProgramArray::try_from(map).map_err(|source| LoadError::Stage { name, source })?;
+    for stage in Stage::ALL {
+        let name = stage.as_str();
+        let program = ebpf.program(name).ok_or(LoadError::Incomplete { what: "program", name })?;
+        let program: &SchedClassifier =
+            program.try_into().map_err(|source| LoadError::Program { name, source })?;
+        let fd = program.fd().map_err(|source| LoadError::Program { name, source })?;
+        stages.set(stage as u32, fd, 0).map_err(|source| LoadError::Stage { name, source })?;
+    }
+    Ok(stages)
 }
 
 impl Programs {
@@ -300,6 +327,8 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         | MapName::SocketPeers
         | MapName::InterfaceFlows
         | MapName::Rejects
+        | MapName::Interfaces
+        | MapName::Stages
         | MapName::Affinity
         | MapName::Fragments
         | MapName::Verdicts

@@ -39,7 +39,8 @@ fn frontend(slots: &[u8], serving: &[u8]) -> Frontend {
         affinity_seconds: 0,
         slots: slots.iter().copied().map(address).collect(),
         serving: serving.iter().copied().map(address).collect(),
-        endpoints: Vec::new(),
+        used: 0,
+        fingerprint: 0,
     }
 }
 
@@ -110,6 +111,22 @@ use std::net::IpAddr;
 
 fn has_grace(transaction: &Transaction) -> bool {
     transaction.contains(&Operation::GracePeriod)
+}
+
+#[test]
+fn an_address_that_no_pod_can_have_never_enters_the_maps_and_keeps_no_other_out() {
+    let mut pair = Pair::new();
+    let mut all = desired(&[(1, &[1, 2], &[3])]);
+    let (metadata, no_port) = ("169.254.169.254:80".parse().unwrap(), "10.10.0.9:0".parse().unwrap());
+    let frontend = all.get_mut(&key(1)).unwrap();
+    frontend.slots.insert(1, metadata);
+    frontend.serving.push(no_port);
+    let plan = pair.table.sync(&all);
+    assert_eq!(plan.refused, BTreeSet::from([metadata, no_port]));
+    pair.maps.run(&plan.transaction).unwrap();
+    let mut others = Pair::new();
+    others.sync(&[(1, &[1, 2], &[3])]);
+    assert_eq!(pair.view(1), others.view(1));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "anything else fails the test")]
 
 use super::*;
+use crate::source::testing_scope;
 use kube::runtime::watcher;
 use std::{
     collections::VecDeque,
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 /// An API server that answers each request for Services with the next line of a script, and holds back an answer when
-/// the script is at its end. It has no EndpointSlices.
+/// the script is at its end. Of the other kinds it has no objects, and ServiceImports it does not know.
 struct ApiServer {
     kubeconfig: PathBuf,
     task: JoinHandle<()>,
@@ -70,11 +71,19 @@ async fn answer(mut stream: TcpStream, script: Script) {
         }
     }
     let head = String::from_utf8(head).unwrap();
-    let (status, body) = if head.contains("/endpointslices") {
+    let empty = |kind| (200, list(kind, "", &[]));
+    let others = [
+        ("/multicluster.x-k8s.io", (404, status(404, "NotFound"))),
+        ("/endpointslices", empty("EndpointSliceList")),
+        ("/nodes?", empty("NodeList")),
+        ("/namespaces/mcs-proxy/configmaps?", empty("ConfigMapList")),
+    ];
+    let other = others.into_iter().find(|(path, _)| head.contains(path));
+    let (status, body) = if let Some((_, answer)) = other {
         if head.contains("watch=true") {
             return std::future::pending().await;
         }
-        (200, list("EndpointSliceList", "discovery.k8s.io/v1", &[]))
+        answer
     } else {
         let next = script.lock().unwrap().pop_front();
         let Some(next) = next else { return std::future::pending().await };
@@ -121,11 +130,11 @@ fn status(code: u16, reason: &str) -> String {
     )
 }
 
-/// What happens to Services, in short; an empty list of slices goes unmentioned.
+/// What happens to Services, in short; empty lists of other kinds go unmentioned.
 async fn follow_services(server: &ApiServer, count: usize) -> Vec<String> {
     let (sender, mut events) = mpsc::channel(4);
     let locations = server.locations();
-    let task = tokio::spawn(async move { run(&locations, "member2", sender).await });
+    let task = tokio::spawn(async move { run(&locations, &testing_scope(), sender).await });
     let mut told = Vec::new();
     while told.len() < count {
         let event = timeout(Duration::from_secs(30), events.recv()).await.expect("an event in time").unwrap();
@@ -138,7 +147,7 @@ async fn follow_services(server: &ApiServer, count: usize) -> Vec<String> {
                 let names: Vec<_> = list.iter().map(|object| object.key().name.as_str()).collect();
                 format!("= {}", names.join(" "))
             }
-            Event::Replaced(ObjectKind::EndpointSlice, _) => continue,
+            Event::Replaced(_, list) if list.is_empty() => continue,
             other => panic!("{other:?}"),
         });
     }
@@ -213,7 +222,7 @@ async fn a_kubeconfig_that_is_of_no_use_is_an_error_that_names_it() {
             (Locations { home: Some(path.clone()), ..Locations::default() }, format!("{name}: ")),
         ] {
             let (sender, _events) = mpsc::channel(1);
-            let error = run(&locations, "member2", sender).await.unwrap_err().to_string();
+            let error = run(&locations, &testing_scope(), sender).await.unwrap_err().to_string();
             assert!(error.starts_with(&said), "{error}");
             assert!(error.contains("--kubeconfig PATH"), "{error}");
             assert!(!error.contains('\n') && !error.contains("topsecret"), "{error}");
@@ -222,6 +231,6 @@ async fn a_kubeconfig_that_is_of_no_use_is_an_error_that_names_it() {
     [broken, empty, bad_url].iter().for_each(|path| fs::remove_file(path).unwrap());
 
     let (sender, _events) = mpsc::channel(1);
-    let nowhere = run(&Locations::default(), "member2", sender).await.unwrap_err().to_string();
+    let nowhere = run(&Locations::default(), &testing_scope(), sender).await.unwrap_err().to_string();
     assert!(nowhere.contains("not in a cluster's pod") && nowhere.contains("--kubeconfig"), "{nowhere}");
 }
