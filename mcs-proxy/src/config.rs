@@ -10,6 +10,7 @@ use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// eBPF dataplane for Kubernetes Services that span clusters
@@ -91,6 +92,11 @@ pub struct Run {
     pub sizes: Sizes,
     #[command(flatten)]
     pub timeouts: TimeoutFlags,
+
+    /// How often flows are looked through: for those that have been silent for too long, and for interfaces that no
+    /// answers show on.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = scan_interval)]
+    pub flow_scan_interval: humantime::Duration,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
     pub bpf_log: bool,
@@ -141,6 +147,17 @@ impl Run {
         let sizes = self.sizes.map_sizes();
         let flows_per_interface = self.sizes.max_flows_per_interface.unwrap_or(sizes.flows / 4);
         Options { sizes, flows_per_interface, bpf_log: self.bpf_log }
+    }
+}
+
+/// Half a million flows take some hundred milliseconds to look through.
+fn scan_interval(text: &str) -> Result<humantime::Duration, String> {
+    let interval: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if range.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("less than a second, or more than an hour".to_owned())
     }
 }
 

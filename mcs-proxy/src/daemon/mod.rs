@@ -1,6 +1,7 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
 mod logging;
+mod neighbours;
 pub mod writer;
 
 use crate::{
@@ -36,9 +37,6 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 use writer::{Commit, Summary, Writer};
-
-/// How often flows that have been silent for too long are looked for.
-const COLLECTION: Duration = Duration::from_secs(30);
 
 /// How long after a change the grace period for what it let go of is waited for.
 const RECLAIM_DELAY: Duration = Duration::from_secs(1);
@@ -91,6 +89,7 @@ struct Daemon {
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
     links: Links,
+    neighbours: neighbours::Neighbours,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     /// The catalog is behind the maps.
@@ -133,6 +132,7 @@ impl Daemon {
         );
         Ok(Self {
             run: run.clone(),
+            neighbours: neighbours::Neighbours::default(),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             pin_dir,
             run_dir,
@@ -158,7 +158,7 @@ impl Daemon {
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
-        let mut collection = time::interval(COLLECTION);
+        let mut collection = time::interval(self.run.flow_scan_interval.into());
         let mut scan: Option<JoinHandle<Scan>> = None;
         // Attach first: once the maps are filled, every pod that is there is served. Nor is any flow an orphan as long
         // as the interfaces are not known.
@@ -357,6 +357,7 @@ impl Daemon {
                     collected.established,
                     collected.transient, collected.expired, collected.orphans, "looked for silent flows"
                 );
+                self.neighbours.update(&collected.answers.silences(), self.links.attached(), &self.run_dir);
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
             }
