@@ -4,8 +4,17 @@ use mcs_proxy_tests::netns;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 
-/// The next event, soon.
+/// The next event that is not about the place of an interface, soon.
 async fn next(events: &mut mpsc::Receiver<InterfaceEvent>) -> InterfaceEvent {
+    loop {
+        let event = any(events).await;
+        if !matches!(event, InterfaceEvent::Placed { .. }) {
+            return event;
+        }
+    }
+}
+
+async fn any(events: &mut mpsc::Receiver<InterfaceEvent>) -> InterfaceEvent {
     timeout(Duration::from_secs(2), events.recv()).await.expect("an event").expect("the watch goes on")
 }
 
@@ -45,8 +54,15 @@ async fn pods_come_and_go() {
     assert_eq!(next(&mut events).await, appeared("fourth"));
 
     // Bridges tell of their ports with messages that look like a link's.
+    let bridge = index_of("bridge0");
+    let placed_at = |event: InterfaceEvent| {
+        let InterfaceEvent::Placed { index, place } = event else { panic!("{event:?}") };
+        (index, place.netns >= 0, place.bridge)
+    };
     run("ip link set second up master bridge0");
+    assert_eq!(placed_at(any(&mut events).await), (index_of("second"), true, bridge));
     run("ip link set second nomaster");
+    assert_eq!(placed_at(any(&mut events).await), (index_of("second"), true, 0));
     run("ip address add 10.10.0.1/32 dev second");
     silence(&mut events).await;
 

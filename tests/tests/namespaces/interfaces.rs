@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-fn index_of(stage: &Stage, interface: &str) -> Result<u32> {
+pub(crate) fn index_of(stage: &Stage, interface: &str) -> Result<u32> {
     let shown = stage.node.namespace.ip(&format!("-o link show dev {interface}"))?;
     Ok(shown.split(':').next().context("an index")?.parse()?)
 }
@@ -39,7 +39,7 @@ fn pinned(stage: &Stage) -> Result<BTreeSet<u32>> {
     Ok(found)
 }
 
-fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !done()? {
         ensure!(start.elapsed() < Duration::from_secs(20), "no {what}");

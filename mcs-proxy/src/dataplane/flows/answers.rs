@@ -90,7 +90,7 @@ mod tests {
             backend: address(backend),
             vip: address(200),
             backend_port: Port::new(8080),
-            vip_port: Port::new(80),
+            wire_port: Port::new(40_000),
             client_port: Port::new(40_000),
             protocol: Protocol::Tcp.number(),
             state,
