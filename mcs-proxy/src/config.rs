@@ -126,6 +126,11 @@ pub struct Run {
     pub limits: LimitFlags,
     #[command(flatten)]
     pub timeouts: TimeoutFlags,
+
+    /// How often flows are looked through: for those that have been silent for too long, and for interfaces that no
+    /// answers show on.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = scan_interval)]
+    pub flow_scan_interval: humantime::Duration,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
     pub bpf_log: bool,
@@ -288,6 +293,17 @@ impl LimitFlags {
             per_cluster: self.max_cluster_endpoints,
             per_node: self.max_imported_endpoints,
         }
+    }
+}
+
+/// Half a million flows take some hundred milliseconds to look through.
+fn scan_interval(text: &str) -> Result<humantime::Duration, String> {
+    let interval: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if range.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("less than a second, or more than an hour".to_owned())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
 mod logging;
+mod neighbours;
 pub mod socket;
 pub mod writer;
 
@@ -40,9 +41,6 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 use writer::{Commit, Summary, Writer};
-
-/// How often flows that have been silent for too long are looked for.
-const COLLECTION: Duration = Duration::from_secs(30);
 
 /// How long after a change the grace period for what it let go of is waited for.
 const RECLAIM_DELAY: Duration = Duration::from_secs(1);
@@ -95,6 +93,7 @@ struct Daemon {
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
     links: Links,
+    neighbours: neighbours::Neighbours,
     places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
@@ -150,6 +149,7 @@ impl Daemon {
         serve_sockets(&mut programs, &pin_dir, run);
         Ok(Self {
             run: run.clone(),
+            neighbours: neighbours::Neighbours::default(),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
             pin_dir,
@@ -177,7 +177,7 @@ impl Daemon {
         let mut asked = socket::serve(&self.run_dir)?;
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
-        let mut collection = time::interval(COLLECTION);
+        let mut collection = time::interval(self.run.flow_scan_interval.into());
         let mut scan: Option<JoinHandle<Scan>> = None;
         // Attach first: once the maps are filled, every pod that is there is served. Nor is any flow an orphan as long
         // as the interfaces are not known.
@@ -406,6 +406,7 @@ impl Daemon {
                     collected.established,
                     collected.transient, collected.expired, collected.orphans, "looked for silent flows"
                 );
+                self.neighbours.update(&collected.answers.silences(), self.links.attached(), &self.run_dir);
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
             }

@@ -3,7 +3,7 @@
 //! The programs date each flow about once a second. Both halves go together, and nothing goes that a packet has
 //! renewed meanwhile. Transient flows would be evicted in time; they go too, so that what is listed is what there is.
 
-use super::{Clock, FlowsError, Timeouts};
+use super::{Answers, Clock, FlowsError, Timeouts};
 use crate::dataplane::{
     pins::PinDir,
     sys::{self, Access, MappedWords},
@@ -42,6 +42,8 @@ pub struct Collected {
     pub expired: usize,
     /// Halves without their other, forgotten.
     pub orphans: usize,
+    /// What is known of answers, from all flows.
+    pub answers: Answers,
     /// Every VIP and backend address that flows refer to, those that this scan forgot included: for
     /// [`Table::release_hot`](crate::dataplane::table::Table::release_hot).
     pub referenced: BTreeSet<HotAddress>,
@@ -134,6 +136,7 @@ impl Tier {
                 left += 1;
                 answered.insert(reply_key(tuple, flow));
             }
+            collected.answers.note(flow, judge.clock.rate().age(judge.now, flow.last_seen));
             collected.referenced.insert((Direction::FromPod, flow.vip));
             collected.referenced.insert((Direction::ToPod, flow.backend));
         })?;
