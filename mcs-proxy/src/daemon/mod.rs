@@ -1,5 +1,6 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
+mod grace;
 mod logging;
 pub mod writer;
 
@@ -123,7 +124,8 @@ impl Daemon {
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
         };
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?;
+        let grace = run.deleted_slice_grace.into();
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags, grace)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -205,10 +207,11 @@ impl Daemon {
 
     /// Takes the event in and whatever else waits, so that a burst is one change.
     fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
-        self.writer.take(event);
+        let now = time::Instant::now().into_std();
+        self.writer.take(event, now);
         for _ in 0..QUEUE {
             match events.try_recv() {
-                Ok(event) => self.writer.take(event),
+                Ok(event) => self.writer.take(event, now),
                 Err(_) => break,
             }
         }

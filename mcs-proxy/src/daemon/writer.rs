@@ -1,5 +1,6 @@
 //! The one writer of the maps: takes events in, and makes the maps hold what they ask for.
 
+use super::grace::Grace;
 use crate::{
     dataplane::{
         Dataplane, DataplaneError, Operation,
@@ -12,7 +13,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tracing::{error, info, warn};
 
@@ -22,6 +23,7 @@ pub struct Writer<D> {
     dataplane: D,
     table: Table,
     model: Model,
+    grace: Grace,
     resolver: Resolver,
     tracker: ProblemTracker,
     /// Services that changed since the last commit.
@@ -66,16 +68,17 @@ pub struct Summary {
 }
 
 impl<D: Dataplane> Writer<D> {
-    /// Adopts what the maps hold.
+    /// Adopts what the maps hold. `grace`: for how long a deletion of a Service's last EndpointSlice is doubted.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, flags: Flags) -> Result<Self, DataplaneError> {
+    pub fn new(dataplane: D, flags: Flags, grace: Duration) -> Result<Self, DataplaneError> {
         let table = Table::recover(&dataplane.dump()?);
         Ok(Self {
             dataplane,
             table,
             model: Model::default(),
+            grace: Grace::new(grace),
             resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
             affected: BTreeSet::new(),
@@ -85,12 +88,17 @@ impl<D: Dataplane> Writer<D> {
     }
 
     /// Takes an event in. The maps change with the next [`Self::commit`], so that a burst of events is one change.
-    pub fn take(&mut self, event: Event) {
-        self.affected.extend(self.model.apply(event));
+    pub fn take(&mut self, event: Event, now: Instant) {
+        if let Some(event) = self.grace.withhold(event, &self.model, now) {
+            self.affected.extend(self.model.apply(event));
+        }
     }
 
     /// Makes the maps hold what the events so far ask for.
     pub fn commit(&mut self, now: Instant) -> Commit {
+        for event in self.grace.release(&self.model, now) {
+            self.affected.extend(self.model.apply(event));
+        }
         if !self.model.is_synced() {
             self.report_problems();
             return Commit::Idle;
@@ -147,7 +155,7 @@ impl<D: Dataplane> Writer<D> {
     /// When to call [`Self::commit`] even if nothing was taken in.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        self.resolver.due()
+        self.resolver.due().into_iter().chain(self.grace.due()).min()
     }
 
     /// What people are told of what the maps hold.

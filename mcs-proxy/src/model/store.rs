@@ -101,6 +101,18 @@ impl Model {
         self.slices.get(service).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// A slice by its own name.
+    #[must_use]
+    pub fn slice(&self, key: &NamespacedName) -> Option<&EndpointSlice> {
+        let service = NamespacedName::new(&*key.namespace, &**self.owners.get(key)?);
+        self.slices.get(&service)?.get(&key.name)
+    }
+
+    /// All slices, whether or not their Service is there.
+    pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.values().flat_map(BTreeMap::values)
+    }
+
     /// All that is wrong with objects and files now, by object.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.unreadable.values().flatten().chain(self.flaws.values().flatten())

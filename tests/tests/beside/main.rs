@@ -1,6 +1,7 @@
 //! mcs-proxy beside the real kube-proxy, with a real API server and real packets, in each of kube-proxy's modes.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod eligible;
 mod hitless;
 mod load;
 mod stage;
