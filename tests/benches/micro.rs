@@ -126,8 +126,9 @@ fn measure(family: &'static str, vip: SocketAddr, backend: SocketAddr) -> Vec<Ro
         )
     };
     let empty = once(&mut programs, "empty", "S").as_nanos();
-    let instructions = programs.instructions("from_pod");
-    for (path, flags) in [("new flow", "S"), ("established", "A")] {
+    // A new flow's packet goes on with a second program.
+    for (path, flags, last) in [("new flow", "S", "open"), ("established", "A", "from_pod")] {
+        let instructions = programs.instructions(last);
         if path == "established" {
             for port in 1..=CLIENTS {
                 establish(&mut programs, SocketAddr::new(client.ip(), port), vip, backend);

@@ -13,7 +13,7 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const BPFFS: &str = "/sys/fs/bpf";
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
 /// The daemon of one node. Dropping it ends it; its pins go with the world.
 #[derive(Debug)]
@@ -97,6 +97,14 @@ impl Daemon {
         self.wait_for_log("synced")
     }
 
+    /// Starts the program again, without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_without_sync(&mut self) -> Result<()> {
+        self.spawn()
+    }
+
     fn spawn(&mut self) -> Result<()> {
         self.process = None;
         let arguments: Vec<_> = self.command.iter().map(String::as_str).collect();
@@ -106,6 +114,11 @@ impl Daemon {
         process.log().clone_into(&mut self.log);
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Of its process, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
     }
 
     /// Whether the program runs.
@@ -122,6 +135,14 @@ impl Daemon {
     /// The kernel's.
     pub fn crash(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), Process::crash)
+    }
+
+    /// Stops the program, as SIGSTOP does, or lets it go on.
+    ///
+    /// # Errors
+    /// It does not run; or the kernel's.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        self.process.as_ref().context("it does not run")?.pause(paused)
     }
 
     /// Asks the program to end, and waits until it has.

@@ -1,14 +1,23 @@
-//! `cargo xtask bench micro`: what a program costs, as a ratio to an empty one in the same run.
+//! `cargo xtask bench`: what a program costs, as a ratio to an empty one in the same run (`micro`); how soon the maps
+//! follow the API server (`control`).
 
-use crate::run::{cargo, command};
+use crate::{
+    run::{cargo, command},
+    setup::{self, Assets, Beside},
+};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Bench {
     /// Nanoseconds and verified instructions of each program, by BPF_PROG_TEST_RUN
     Micro(Options),
+    /// The control loop with 1,000 and 100,000 endpoints from a real API server, beside the real kube-proxy
+    Control(Options),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -19,18 +28,30 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(workspace: &Path, bench: Bench) -> Result<()> {
-    let Bench::Micro(Options { json }) = bench;
+    match bench {
+        Bench::Micro(options) => finish(options, benchmark(workspace, "micro")),
+        Bench::Control(options) => {
+            setup::kube(workspace, Beside::Nothing)?;
+            let program = build_release(workspace)?;
+            let (Assets::Given(kube) | Assets::Ours(kube)) = setup::assets(workspace);
+            let mut control = benchmark(workspace, "control");
+            control
+                .env("MCS_PROXY_BIN", program)
+                .env("KUBEBUILDER_ASSETS", kube)
+                .env("RUST_LOG", "info,mcs_proxy::source=debug");
+            finish(options, control)
+        }
+    }
+}
+
+fn benchmark(workspace: &Path, name: &str) -> Command {
     let mut benches = command(cargo());
-    benches.current_dir(workspace).args([
-        "bench",
-        "--quiet",
-        "--locked",
-        "--package",
-        "mcs-proxy-tests",
-        "--bench",
-        "micro",
-        "--",
-    ]);
+    let arguments = ["bench", "--quiet", "--locked", "--package", "mcs-proxy-tests", "--bench", name, "--"];
+    benches.current_dir(workspace).args(arguments);
+    benches
+}
+
+fn finish(Options { json }: Options, mut benches: Command) -> Result<()> {
     if json {
         benches.arg("--json");
     }
@@ -38,4 +59,21 @@ pub(crate) fn run(workspace: &Path, bench: Bench) -> Result<()> {
         bail!("the benchmark failed");
     }
     Ok(())
+}
+
+/// mcs-proxy as it is shipped.
+fn build_release(workspace: &Path) -> Result<PathBuf> {
+    let mut build = command(cargo());
+    build.current_dir(workspace).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package",
+        "mcs-proxy",
+    ]);
+    if !build.status()?.success() {
+        bail!("mcs-proxy did not build");
+    }
+    Ok(workspace.join("target/release/mcs-proxy"))
 }

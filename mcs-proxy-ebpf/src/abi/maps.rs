@@ -18,6 +18,8 @@ pub enum MapName {
     Fragments,
     InterfaceFlows,
     Rejects,
+    Interfaces,
+    Stages,
     ServiceCounters,
     BackendCounters,
     Verdicts,
@@ -25,7 +27,7 @@ pub enum MapName {
 }
 
 impl MapName {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Hot,
         Self::Services,
         Self::Vips,
@@ -41,6 +43,8 @@ impl MapName {
         Self::Fragments,
         Self::InterfaceFlows,
         Self::Rejects,
+        Self::Interfaces,
+        Self::Stages,
         Self::ServiceCounters,
         Self::BackendCounters,
         Self::Verdicts,
@@ -65,6 +69,8 @@ impl MapName {
             Self::Fragments => "fragments",
             Self::InterfaceFlows => "interface_flows",
             Self::Rejects => "rejects",
+            Self::Interfaces => "interfaces",
+            Self::Stages => "stages",
             Self::ServiceCounters => "service_counters",
             Self::BackendCounters => "backend_counters",
             Self::Verdicts => "verdicts",
@@ -129,6 +135,8 @@ impl MapSizes {
             MapName::Affinity => self.affinity,
             MapName::Fragments => self.fragments,
             MapName::InterfaceFlows | MapName::Rejects => SHARES,
+            MapName::Interfaces => super::INTERFACES,
+            MapName::Stages => super::STAGES,
             MapName::Verdicts => super::VERDICTS,
             MapName::Events => 1 << 18,
         }

@@ -2,6 +2,7 @@
 
 mod grace;
 mod logging;
+pub mod socket;
 pub mod writer;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     config::{Places, Run},
     dataplane::{
         flows::{Collected, Collector, FlowsError},
-        interfaces::{self, InterfaceEvent},
+        interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::KernelDataplane,
         links::{LinkError, Links},
         loader::{self, Loaded},
@@ -17,10 +18,12 @@ use crate::{
         table::LingerMark,
     },
     desired::Flags,
+    model::Model,
     observe::with_causes,
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
@@ -92,6 +95,7 @@ struct Daemon {
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
     links: Links,
+    places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     /// The catalog is behind the maps.
@@ -124,8 +128,12 @@ impl Daemon {
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
         };
-        let grace = run.deleted_slice_grace.into();
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags, grace)?;
+        let model = Model::awaiting(source::KINDS)
+            .with_import_ranges(run.serviceimport_cidrs.clone())
+            .limited(run.limits.limits());
+        let reserved = run.hairpin().addresses();
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
+            .doubting_deletions_for(run.deleted_slice_grace.into());
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -136,6 +144,7 @@ impl Daemon {
         Ok(Self {
             run: run.clone(),
             links: Links::new(programs, pin_dir.clone(), run.hook),
+            places: PlaceMap::open(&pin_dir)?,
             pin_dir,
             run_dir,
             _locks: locks,
@@ -158,6 +167,7 @@ impl Daemon {
         let mut source = task::spawn(follow_source(self.run.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
+        let mut asked = socket::serve(&self.run_dir)?;
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
         let mut collection = time::interval(COLLECTION);
@@ -186,6 +196,10 @@ impl Daemon {
                 () = at(self.reclaim_due) => {
                     self.reclaim_due = None;
                     self.writer.reclaim();
+                }
+                Some((request, answer)) = asked.recv() => {
+                    // Whoever has gone meanwhile wants none.
+                    let _ = answer.send(self.answer(&request));
                 }
                 _ = collection.tick(), if attached && scan.is_none() => scan = Some(self.scan()),
                 Some(found) = finished(&mut scan) => {
@@ -224,13 +238,21 @@ impl Daemon {
         match self.writer.commit(now.into_std()) {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
+                report(summary);
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
                     self.write_catalog();
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
-                report(summary);
             }
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Response {
+        let Request::Explain(query) = request;
+        match self.writer.explain(query) {
+            Ok(explanation) => Response::Explained(Box::new(explanation)),
+            Err(error) => Response::Error(error),
         }
     }
 
@@ -267,6 +289,18 @@ impl Daemon {
         match event {
             InterfaceEvent::Snapshot(pods) => self.adopt_interfaces(&pods),
             InterfaceEvent::Appeared { index, name } => self.attach(index, &name),
+            InterfaceEvent::Placed { index, place } => {
+                debug!(index, ?place, "placed");
+                if let Err(failure) = self.places.set(index, place) {
+                    self.ensure_pinned()?;
+                    warn!(
+                        index,
+                        "{}; its pod's packets go through the host, and its own connections to backends are not seen",
+                        with_causes(&failure)
+                    );
+                }
+                Ok(())
+            }
             InterfaceEvent::Vanished { index } => {
                 self.unattached.remove(&index);
                 self.detach(index);
@@ -284,6 +318,9 @@ impl Daemon {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => info!(indices = ?swept, "interfaces of an earlier run are gone: detached"),
             Err(failure) => warn!("{}", with_causes(&failure)),
+        }
+        if let Err(failure) = self.places.retain(&pods.keys().copied().collect()) {
+            warn!("{}", with_causes(&failure));
         }
         self.unattached.clear();
         pods.iter().try_for_each(|(&index, name)| self.attach(index, name))
@@ -330,6 +367,9 @@ impl Daemon {
     }
 
     fn detach(&mut self, index: u32) {
+        if let Err(failure) = self.places.remove(index) {
+            warn!(index, "{}", with_causes(&failure));
+        }
         let name = self.links.attached().get(&index).cloned().unwrap_or_default();
         match self.links.detach(index) {
             Ok(()) => info!(interface = name, index, "detached: gone, or not a pod's any more"),

@@ -7,13 +7,15 @@ use crate::{
         table::{CapacityError, Plan, Rejected, Table},
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
-    model::{Model, NamespacedName, Problem, ProblemTracker},
+    explain::{Explanation, Known, Query, answer},
+    model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
     observe::catalog::Catalog,
     source::Event,
 };
+use mcs_proxy_ebpf::abi::Address;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tracing::{error, info, warn};
 
@@ -68,23 +70,42 @@ pub struct Summary {
 }
 
 impl<D: Dataplane> Writer<D> {
-    /// Adopts what the maps hold. `grace`: for how long a deletion of a Service's last EndpointSlice is doubted.
+    /// Adopts what the maps hold; `model` is still empty. Packets from pods to the `reserved` addresses are looked at, whatever is in there.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, flags: Flags, grace: Duration) -> Result<Self, DataplaneError> {
-        let table = Table::recover(&dataplane.dump()?);
+    pub fn new(
+        dataplane: D,
+        model: Model,
+        flags: Flags,
+        reserved: &[Address],
+    ) -> Result<Self, DataplaneError> {
+        let mut table = Table::recover(&dataplane.dump()?);
+        table.reserve(reserved);
         Ok(Self {
             dataplane,
             table,
-            model: Model::default(),
-            grace: Grace::new(grace),
+            model,
+            grace: Grace::new(Duration::ZERO),
             resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
             affected: BTreeSet::new(),
             phase: Phase::Waiting,
             rejected: BTreeMap::new(),
         })
+    }
+
+    /// The same, for so long not believing that the last EndpointSlice of a Service is gone.
+    #[must_use]
+    pub fn doubting_deletions_for(self, time: Duration) -> Self {
+        Self { grace: Grace::new(time), ..self }
+    }
+
+    /// The same, with these limits for what other clusters may bring. Before the first event.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.model = std::mem::take(&mut self.model).limited(limits);
+        self
     }
 
     /// Takes an event in. The maps change with the next [`Self::commit`], so that a burst of events is one change.
@@ -129,12 +150,30 @@ impl<D: Dataplane> Writer<D> {
         }
         self.phase = Phase::Synced;
         self.report_rejected(plan.rejected);
+        for address in plan.refused {
+            error!(
+                "{address} was to enter the maps, which take no such address: left out; please report this"
+            );
+        }
         Commit::Programmed(Summary {
             first,
             changed: changes.upserts.len() + changes.removals.len(),
             frontends: self.resolver.desired().len(),
             backends: self.resolver.used(),
         })
+    }
+
+    /// Why a Service's traffic goes where it goes, but for what the maps hold.
+    ///
+    /// # Errors
+    /// Nothing of that name is known.
+    pub fn explain(&self, query: &Query) -> Result<Explanation, String> {
+        if !self.model.is_synced() {
+            return Err("the daemon has not yet heard all that its source has to tell; ask again".into());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        answer(Known { model: &self.model, resolver: &self.resolver, told_by: "daemon", now }, query)
     }
 
     /// At an idle moment: waits for what was let go of, so that the next change need not.

@@ -184,16 +184,15 @@ fn slice() -> impl Strategy<Value = Slice> {
             select(vec![Some(8080), Some(8080), Some(9090), None]),
         )
     };
-    let ports = (port(""), port("http"), port("echo"), prop::collection::vec(any::<bool>(), 3)).prop_map(
-        |(plain, http, echo, there)| {
+    let ports = (port(""), port("http"), port("echo"), prop::collection::vec(prop::bool::weighted(0.8), 3))
+        .prop_map(|(plain, http, echo, there)| {
             [plain, http, echo]
                 .into_iter()
                 .zip(there)
                 .filter(|(_, there)| *there)
                 .map(|(port, _)| port)
                 .collect()
-        },
-    );
+        });
     let endpoints = prop::collection::vec((0..ADDRESSES, any::<bool>()), 0..5);
     let families = select(vec!["IPv4", "IPv4", "IPv6"]);
     (families, prop::bool::weighted(0.3), prop::bool::weighted(0.05), ports, endpoints).prop_map(
@@ -210,7 +209,7 @@ fn slice() -> impl Strategy<Value = Slice> {
 fn case() -> impl Strategy<Value = Case> {
     let families = select(vec![&["IPv4"][..], &["IPv6"], &["IPv4", "IPv6"]]);
     let pods = prop::collection::vec(pod(), ADDRESSES);
-    let slices = prop::collection::vec(slice(), 0..4);
+    let slices = prop::collection::vec(slice(), 0..5);
     // Every endpoint must have a hint for hints to count: left to chance that is rare.
     (families, prop::bool::weighted(0.2), any::<bool>(), pods, slices, 0..3).prop_map(
         |(families, local, named, mut pods, mut slices, hints)| {
