@@ -66,6 +66,12 @@ impl Service {
             (_, OptIn::Annotation) => OptIn::Annotation,
             (own, _) => own,
         };
-        Self { opt_in, algorithm: import.algorithm.or(self.algorithm), ..self.clone() }
+        Self {
+            opt_in,
+            algorithm: import.algorithm.or(self.algorithm),
+            clusters: import.clusters.clone().or_else(|| self.clusters.clone()),
+            min_ready: import.min_ready.or(self.min_ready),
+            ..self.clone()
+        }
     }
 }
