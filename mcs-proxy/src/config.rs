@@ -101,6 +101,9 @@ pub struct Run {
     /// For how long a tier of `mcs-proxy.io/clusters` must have had enough endpoints again before new flows return to it
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub tier_hold: humantime::Duration,
+    /// For how long endpoints are kept whose EndpointSlice is deleted while their Service lives and nothing else backs it
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub deleted_slice_grace: humantime::Duration,
     /// Interfaces to leave alone; `*` stands for any characters; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude_interface: Vec<Pattern>,

@@ -1,5 +1,6 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
+mod grace;
 mod logging;
 mod neighbours;
 pub mod socket;
@@ -138,7 +139,8 @@ impl Daemon {
             .with_import_ranges(run.serviceimport_cidrs.clone())
             .limited(run.limits.limits());
         let reserved = run.hairpin().addresses();
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?;
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
+            .doubting_deletions_for(run.deleted_slice_grace.into());
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -228,10 +230,11 @@ impl Daemon {
 
     /// Takes the event in and whatever else waits, so that a burst is one change.
     fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
-        self.writer.take(event);
+        let now = time::Instant::now().into_std();
+        self.writer.take(event, now);
         for _ in 0..QUEUE {
             match events.try_recv() {
-                Ok(event) => self.writer.take(event),
+                Ok(event) => self.writer.take(event, now),
                 Err(_) => break,
             }
         }
