@@ -101,12 +101,13 @@ fn ours(daemon: &Daemon) -> Result<Eligible> {
     Ok(all)
 }
 
-/// Until the Service that was created last is there: then all before it are.
+/// Until the Service that was created last is there, in both families, which kube-proxy programs by turns: then all
+/// before it are.
 fn wait(last: &str, read: impl Fn() -> Result<Eligible>) -> Result<Eligible> {
     let start = Instant::now();
     loop {
         let all = read()?;
-        if all.get(last).is_some_and(|endpoints| !endpoints.is_empty()) {
+        if all.get(last).is_some_and(|endpoints| endpoints.len() == 2) {
             return Ok(all);
         }
         ensure!(start.elapsed() < Duration::from_secs(60), "no {last} within a minute");
@@ -114,16 +115,21 @@ fn wait(last: &str, read: impl Fn() -> Result<Eligible>) -> Result<Eligible> {
     }
 }
 
-fn sentinel(name: &str) -> [(String, Value); 2] {
+fn sentinel(name: &str) -> [(String, Value); 3] {
     let metadata = json!({ "name": name });
-    let spec = json!({ "ports": [{ "port": 80 }] });
+    let spec = json!({ "ports": [{ "port": 80 }], "ipFamilyPolicy": "RequireDualStack" });
     let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec });
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
-        "ports": [{ "name": "", "port": 8080 }], "endpoints": [{ "addresses": ["10.12.0.200"] }],
-    });
-    [(SERVICES.to_owned(), service), (SLICES.to_owned(), slice)]
+    let slice = |family: &str, address: &str| {
+        let own = format!("{name}-{}", family.to_lowercase());
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
+            "metadata": { "name": own, "labels": { "kubernetes.io/service-name": name } },
+            "ports": [{ "name": "", "port": 8080 }], "endpoints": [{ "addresses": [address] }],
+        })
+    };
+    let slices = [slice("IPv4", "10.12.0.200"), slice("IPv6", "fd10:12::200")];
+    let [v4, v6] = slices.map(|slice| (SLICES.to_owned(), slice));
+    [(SERVICES.to_owned(), service), v4, v6]
 }
 
 /// A Service and its slices.
