@@ -93,8 +93,13 @@ impl PinDir {
     }
 
     #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        self.versioned.join("sockets")
+    }
+
+    #[must_use]
     pub fn socket_link(&self, hook: SocketHook) -> PathBuf {
-        self.links().join(hook.as_str())
+        self.sockets().join(hook.as_str())
     }
 
     /// Refuses a place where nothing can be pinned, without creating anything.
@@ -110,12 +115,13 @@ impl PinDir {
     /// Makes the directories, for root alone.
     pub fn create(&self) -> Result<(), PinsError> {
         self.check()?;
-        let path = self.links();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| PinsError::Directory { path, source })
+        [self.links(), self.sockets()].into_iter().try_for_each(|path| {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(|source| PinsError::Directory { path, source })
+        })
     }
 
     /// Opens a pinned map.
