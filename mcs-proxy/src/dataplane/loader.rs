@@ -138,7 +138,8 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     let [hairpin_v4, hairpin_v6] = hairpin.addresses();
     let mut loader = EbpfLoader::new();
     let socket_scope = socket_path.map_or(0, |scope| scope as u32);
-    let host_netns = socket_path.map_or(Ok(0), |_| sys::netns_cookie()).map_err(Refusal::from)?;
+    // 0 is no namespace's. Where the kernel does not tell, attaching the programs for sockets says so.
+    let host_netns = sys::netns_cookie().unwrap_or(0);
     let has_set_retval = u32::from(KernelVersion::current().is_ok_and(|kernel| kernel >= SET_RETVAL_KERNEL));
     let ticks_per_second = TickRate::of_this_kernel().map_err(Refusal::from)?.per_second();
     loader

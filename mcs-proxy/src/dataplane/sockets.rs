@@ -84,6 +84,8 @@ pub enum SocketsError {
     Cgroup { path: PathBuf, source: io::Error },
     #[error("--cgroup {path} is not a directory of a cgroup2 file system (`findmnt -t cgroup2` lists those)")]
     NotCgroup2 { path: PathBuf },
+    #[error("this kernel does not tell network namespaces apart for sockets (Linux 5.14 does): {0}")]
+    NoCookie(SysError),
     #[error("this kernel does not have the hook `{hook}`", hook = .hook.as_str())]
     NoHook { hook: SocketHook },
     #[error("{hook}: {source}", hook = .hook.as_str())]
@@ -97,6 +99,7 @@ pub enum SocketsError {
 /// Attaches every program to the cgroup, or renews those that are there. On failure none is left.
 pub fn attach(programs: &mut Programs, pins: &PinDir, cgroup: &Path) -> Result<(), SocketsError> {
     let error = |source| SocketsError::Cgroup { path: cgroup.to_owned(), source };
+    sys::netns_cookie().map_err(SocketsError::NoCookie)?;
     if !sys::is_cgroup2(cgroup).map_err(|failure| error(failure.source))? {
         return Err(SocketsError::NotCgroup2 { path: cgroup.to_owned() });
     }
