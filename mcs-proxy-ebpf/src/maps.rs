@@ -1,7 +1,7 @@
 //! The maps. They are private to this file: the rest of the programs goes through the getters, which say what a
 //! lookup means. Sizes are those of the contract's defaults; the loader overrides them.
 
-use crate::{life::Pair, lookup::Scratch};
+use crate::{aside::Aside, life::Pair, lookup::Scratch};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -99,6 +99,8 @@ static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entrie
 static PAIR: PerCpuArray<Pair> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "aside")]
+static ASIDE: PerCpuArray<Aside> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(SIZES.fragments, 0);
 #[map(name = "interface_flows")]
@@ -306,6 +308,32 @@ pub(crate) fn pair() -> Option<&'static mut Pair> {
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
     Some(unsafe { &mut *SCRATCH.get_ptr_mut(0)? })
+}
+
+/// Memory of this CPU until the last program that goes on with a packet ends, for what only odd packets need.
+#[inline(always)]
+pub(crate) fn aside() -> Option<&'static mut Aside> {
+    // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
+    Some(unsafe { &mut *ASIDE.get_ptr_mut(0)? })
+}
+
+/// What a datagram's first fragment was translated to. The kernel may reuse the memory at once: see
+/// [`Fragment::seal`].
+#[inline(always)]
+pub(crate) fn fragment(key: &FragmentKey) -> Option<*mut Fragment> {
+    FRAGMENTS.get_ptr_mut(key)
+}
+
+#[inline(always)]
+pub(crate) fn insert_fragment(key: &FragmentKey, fragment: &Fragment) {
+    // It fails if all elements are being written at this moment: then the later fragments pass, and are counted.
+    let _inserted = FRAGMENTS.insert(key, fragment, 0);
+}
+
+#[inline(always)]
+pub(crate) fn remove_fragment(key: &FragmentKey) {
+    // The only error is that there was none.
+    let _gone = FRAGMENTS.remove(key);
 }
 
 /// Takes one established flow out of an interface's share; `false` if it has used it up.

@@ -4,10 +4,13 @@
 use crate::{
     bridge,
     collision::{self, check_direct},
-    flow, lookup, maps,
-    packet::{self, Network},
+    flow, fragment,
+    lookup::{self, Choice},
+    maps,
+    packet::{self, Network, Packet},
     reject,
     rewrite::{End, rewrite, shift},
+    shape,
     tcx::{interface, key_of},
     verdict::{conclude, go_on},
 };
@@ -44,7 +47,8 @@ fn begin(ctx: &TcContext, network: Network) -> Verdict {
 /// Offers the packet one backend, by one source port.
 #[inline(always)]
 fn offer(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
-    let packet = packet::transport(ctx, network)?;
+    let shape = shape::find(ctx, &network)?;
+    let packet = packet::anywhere(ctx, network, shape)?;
     let interface = interface(ctx);
     let key = key_of(&packet);
     let choice = lookup::choose(&packet)?;
@@ -53,10 +57,11 @@ fn offer(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
     let place = maps::place(interface);
     let mut state = FlowState::NEW;
     if choice.address == packet.source {
+        fragment::refuse()?;
         state = FlowState::HAIRPIN;
     } else if collision::is_taken_by_the_pod(ctx, &packet, choice, wire_port, place.netns) {
         return Ok(collision::again(ctx, choice));
-    } else if place.bridge != 0 && bridge::is_on_link(ctx, &packet, place.bridge, &choice.address) {
+    } else if place.bridge != 0 && is_on_link(ctx, &packet, place.bridge, choice) {
         state = FlowState::ON_LINK;
     }
     match flow::open(&key, &packet, interface, choice, wire_port, state) {
@@ -73,16 +78,22 @@ fn offer(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
         return Ok(Verdict::HairpinMissing);
     }
     if state.has(FlowState::ON_LINK) {
-        bridge::send(ctx, &packet, place.bridge, &choice.address)?;
+        bridge::send(ctx, &packet.source, packet.protocol.number(), place.bridge, &choice.address)?;
     }
     if wire_port != packet.source_port {
-        shift(ctx, &packet, End::Source, wire_port)?;
+        shift::<true>(ctx, &packet, End::Source, wire_port)?;
     }
-    rewrite(ctx, &packet, End::Destination, &choice.address, choice.port)?;
+    rewrite::<true>(ctx, &packet, End::Destination, &choice.address, choice.port)?;
+    fragment::remember(&packet, &choice.address, choice.service, choice.backend_id, interface);
     maps::count_service(choice.service, |counters| {
         counters.packets_in += 1;
         counters.bytes_in += packet.bytes;
     });
     maps::count_backend(choice.backend_id, |counters| counters.bytes += packet.bytes);
     Ok(Verdict::NewFlow)
+}
+
+#[inline(always)]
+fn is_on_link(ctx: &TcContext, packet: &Packet, bridge: u32, choice: &Choice) -> bool {
+    bridge::is_on_link(ctx, &packet.source, packet.protocol.number(), bridge, &choice.address)
 }

@@ -54,7 +54,8 @@ pub struct Flow {
     /// Index of the interface (in the node's network namespace) whose pod opened the flow.
     pub interface: u32,
     /// TCP: the sequence number of the SYN that opened the flow, network byte order. A SYN with another one opens a
-    /// new connection, a SYN with this one is a retransmit. Otherwise: ticks when the flow was opened.
+    /// new connection, a SYN with this one is a retransmit. SCTP: the same with the initiate tag of the INIT. UDP:
+    /// ticks when the flow was opened.
     pub isn: u32,
     /// Index into `cursors` and `service_counters`.
     pub service: u32,
@@ -222,34 +223,10 @@ impl Affinity {
     }
 }
 
-/// Key of `fragments`: what names a fragmented datagram (RFC 791 section 3.2, RFC 8200 section 4.5).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FragmentKey {
-    pub source: Address,
-    pub destination: Address,
-    /// Identification, network byte order; IPv4's 16 bits in the lower half.
-    pub identification: u32,
-    pub protocol: u8,
-    pub pad: [u8; 3],
-}
-
-/// Value of `fragments`: what the first fragment was translated to.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fragment {
-    /// The new destination on the way from the pod, the new source on the way to it.
-    pub address: Address,
-    pub interface: u32,
-    /// Ticks when the first fragment passed.
-    pub seen: u32,
-}
-
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<Flow>() == 64);
 const _: () = assert!(size_of::<Reply>() == 56);
 const _: () = assert!(size_of::<AffinityKey>() == 24 && size_of::<Affinity>() == 40);
-const _: () = assert!(size_of::<FragmentKey>() == 40 && size_of::<Fragment>() == 24);
 
 #[cfg(test)]
 mod tests {
