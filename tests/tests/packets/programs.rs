@@ -72,8 +72,13 @@ impl Programs {
     }
 
     pub(crate) fn load_with(sizes: MapSizes) -> Self {
+        // In these tests a second passes with every tick.
+        Self::load_at(sizes, 1)
+    }
+
+    pub(crate) fn load_at(sizes: MapSizes, ticks_per_second: u32) -> Self {
         netns::enter_new().expect("a network namespace needs root: run `cargo xtask test` as root");
-        let ebpf = with_three_capabilities(|| load(&sizes));
+        let ebpf = with_three_capabilities(|| load(&sizes, ticks_per_second));
         Self { ebpf, next_frontend: 1, next_element: 1 }
     }
 
@@ -282,19 +287,18 @@ impl Programs {
         Array::try_from(self.ebpf.map_mut(map.as_str()).unwrap()).unwrap()
     }
 
-    fn hash<K: aya::Pod, V: aya::Pod>(&mut self, map: MapName) -> HashMap<&mut MapData, K, V> {
+    pub(crate) fn hash<K: aya::Pod, V: aya::Pod>(&mut self, map: MapName) -> HashMap<&mut MapData, K, V> {
         HashMap::try_from(self.ebpf.map_mut(map.as_str()).unwrap()).unwrap()
     }
 }
 
-fn load(sizes: &MapSizes) -> Ebpf {
+fn load(sizes: &MapSizes, ticks_per_second: u32) -> Ebpf {
     let mut loader = EbpfLoader::new();
     let flows_per_interface = FLOWS_PER_INTERFACE.max(sizes.flows / 4);
     loader
         .override_global("AYA_LOG_LEVEL", &0_u8, true)
         .override_global("FLOWS_PER_INTERFACE", &flows_per_interface, true)
-        // In these tests a second passes with every tick.
-        .override_global("TICKS_PER_SECOND", &1_u32, true);
+        .override_global("TICKS_PER_SECOND", &ticks_per_second, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map));
     }
