@@ -6,6 +6,7 @@
 use crate::{
     flow::add_state,
     maps::{self, Insert, Tier},
+    roster,
 };
 use mcs_proxy_ebpf::abi::{Address, Flow, FlowState, Port, Reply, Tuple};
 
@@ -15,6 +16,7 @@ use mcs_proxy_ebpf::abi::{Address, Flow, FlowState, Port, Reply, Tuple};
 /// What is in the transient pair stays there and is evicted in time; `flows` is looked up first.
 #[inline(always)]
 pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
+    roster::want_turn();
     let Some(pair) = maps::pair() else { return false };
     // SAFETY: as in `flow::follow`. A copy: what is inserted must not change between reply and flow.
     pair.fill(key, unsafe { *pointer });
@@ -27,8 +29,11 @@ pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
     pair.reply.answered = 1;
     let inserted = maps::insert_reply(Tier::Established, &pair.reply_key, &pair.reply, Insert::New).is_ok();
     if inserted && maps::insert_flow(Tier::Established, key, &pair.flow, Insert::New).is_ok() {
-        add_state(pointer, FlowState::ESTABLISHED);
-        return true;
+        if roster::enter(key, &pair.flow) {
+            add_state(pointer, FlowState::ESTABLISHED);
+            return true;
+        }
+        maps::remove_flow(Tier::Established, key);
     }
     if inserted {
         maps::remove_reply(Tier::Established, &pair.reply_key);

@@ -16,6 +16,7 @@ mod redirect;
 mod reject;
 mod reply;
 mod rewrite;
+mod roster;
 mod tcx;
 mod verdict;
 mod wire;

@@ -6,6 +6,7 @@ use crate::{
     packet::{self, Network},
     redirect, reject, reply,
     rewrite::{End, rewrite},
+    roster,
     verdict::conclude,
 };
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
@@ -50,7 +51,9 @@ fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
     if network.is_icmp() {
         return Ok(icmp::from_pod(ctx));
     }
-    Ok(forward(ctx, network))
+    let verdict = forward(ctx, network);
+    roster::turn_if_due();
+    Ok(verdict)
 }
 
 /// A function of its own for its stack: ICMP and rejects need room too, and 512 bytes are for the deepest path.

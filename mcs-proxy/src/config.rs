@@ -112,7 +112,8 @@ impl Run {
     pub fn load_options(&self) -> Options {
         let sizes = self.sizes.map_sizes();
         let flows_per_interface = self.sizes.max_flows_per_interface.unwrap_or(sizes.flows / 4);
-        Options { sizes, flows_per_interface, bpf_log: self.bpf_log }
+        let timeouts = self.timeouts.timeouts();
+        Options { sizes, flows_per_interface, timeouts, bpf_log: self.bpf_log }
     }
 }
 

@@ -14,6 +14,7 @@ pub enum MapName {
     Replies,
     Transient,
     TransientReplies,
+    Roster,
     Affinity,
     Fragments,
     InterfaceFlows,
@@ -25,7 +26,7 @@ pub enum MapName {
 }
 
 impl MapName {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Hot,
         Self::Services,
         Self::Vips,
@@ -37,6 +38,7 @@ impl MapName {
         Self::Replies,
         Self::Transient,
         Self::TransientReplies,
+        Self::Roster,
         Self::Affinity,
         Self::Fragments,
         Self::InterfaceFlows,
@@ -61,6 +63,7 @@ impl MapName {
             Self::Replies => "replies",
             Self::Transient => "transient",
             Self::TransientReplies => "transient_replies",
+            Self::Roster => "roster",
             Self::Affinity => "affinity",
             Self::Fragments => "fragments",
             Self::InterfaceFlows => "interface_flows",
@@ -126,6 +129,8 @@ impl MapSizes {
             MapName::BackendState | MapName::BackendCounters => self.backend_ids,
             MapName::Flows | MapName::Replies => self.flows,
             MapName::Transient | MapName::TransientReplies => self.transient,
+            // Room for a quarter of entries whose flows have ended and whose turn is yet to come.
+            MapName::Roster => self.flows.saturating_add(self.flows / 4).saturating_add(64),
             MapName::Affinity => self.affinity,
             MapName::Fragments => self.fragments,
             MapName::InterfaceFlows | MapName::Rejects => SHARES,

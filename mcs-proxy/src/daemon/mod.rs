@@ -7,7 +7,7 @@ use crate::{
     EBPF_OBJECT,
     config::{Places, Run},
     dataplane::{
-        flows::{Collected, Collector, FlowsError},
+        flows::{Collected, Collector, FlowsError, GONE},
         interfaces::{self, InterfaceEvent},
         kernel::KernelDataplane,
         links::{LinkError, Links},
@@ -37,8 +37,12 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use writer::{Commit, Summary, Writer};
 
-/// How often flows that have been silent for too long are looked for.
-const COLLECTION: Duration = Duration::from_secs(30);
+/// How often flows that have been silent for too long are looked for, at most.
+pub const COLLECTION: Duration = Duration::from_secs(30);
+
+/// How often for so many that a scan takes long: it rests for this many times as long as it took, so that it takes
+/// less than a hundredth of a core.
+pub const COLLECTION_REST: u32 = 128;
 
 /// How long after a change the grace period for what it let go of is waited for.
 const RECLAIM_DELAY: Duration = Duration::from_secs(1);
@@ -104,10 +108,18 @@ struct Daemon {
     /// Interfaces that refused the programs, and when they are asked again.
     unattached: BTreeMap<u32, String>,
     attach_due: Option<time::Instant>,
+    /// When flows are looked for next, and how long at least a scan rests now.
+    collection_due: time::Instant,
+    collection_rests_until: time::Instant,
 }
 
-/// What a scan of the flow maps brought, and when it began.
-type Scan = (LingerMark, Result<Collected, FlowsError>);
+/// A scan of the flow maps.
+struct Scan {
+    /// Taken when it began.
+    mark: LingerMark,
+    took: Duration,
+    found: Result<Collected, FlowsError>,
+}
 
 impl Daemon {
     fn start(places: &Places, run: &Run) -> anyhow::Result<Self> {
@@ -144,6 +156,8 @@ impl Daemon {
             reclaim_due: None,
             unattached: BTreeMap::new(),
             attach_due: None,
+            collection_due: time::Instant::now(),
+            collection_rests_until: time::Instant::now(),
         })
     }
 
@@ -156,7 +170,6 @@ impl Daemon {
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
-        let mut collection = time::interval(COLLECTION);
         let mut scan: Option<JoinHandle<Scan>> = None;
         // Attach first: once the maps are filled, every pod that is there is served. Nor is any flow an orphan as long
         // as the interfaces are not known.
@@ -182,7 +195,9 @@ impl Daemon {
                     self.reclaim_due = None;
                     self.writer.reclaim();
                 }
-                _ = collection.tick(), if attached && scan.is_none() => scan = Some(self.scan()),
+                () = time::sleep_until(self.collection_due), if attached && scan.is_none() => {
+                    scan = Some(self.scan());
+                }
                 Some(found) = finished(&mut scan) => {
                     scan = None;
                     self.collected(found)?;
@@ -264,6 +279,8 @@ impl Daemon {
             InterfaceEvent::Vanished { index } => {
                 self.unattached.remove(&index);
                 self.detach(index);
+                let gone = time::Instant::now() + GONE + Duration::from_secs(1);
+                self.collection_due = self.collection_due.min(gone.max(self.collection_rests_until));
                 Ok(())
             }
         }
@@ -339,15 +356,19 @@ impl Daemon {
             (self.pin_dir.clone(), self.links.attached().keys().copied().collect::<BTreeSet<u32>>());
         let timeouts = self.run.timeouts.timeouts();
         task::spawn_blocking(move || {
-            let collected = Collector::open(&pin_dir)
+            let start = time::Instant::now();
+            let found = Collector::open(&pin_dir)
                 .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)));
-            (mark, collected)
+            Scan { mark, took: start.elapsed(), found }
         })
     }
 
     /// # Errors
     /// As [`Self::ensure_pinned`].
-    fn collected(&mut self, (mark, found): Scan) -> anyhow::Result<()> {
+    fn collected(&mut self, Scan { mark, took, found }: Scan) -> anyhow::Result<()> {
+        let now = time::Instant::now();
+        self.collection_rests_until = now + COLLECTION_REST * took;
+        self.collection_due = self.collection_rests_until.max(now + COLLECTION);
         match found {
             Ok(collected) => {
                 debug!(

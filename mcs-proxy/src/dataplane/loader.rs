@@ -1,7 +1,7 @@
 //! Loads the programs onto the pinned maps, new or adopted.
 
 use super::{
-    flows::TickRate,
+    flows::{TickRate, Timeouts},
     pins::{PinDir, PinsError},
     sys::{self, Access, MapShape, SysError},
 };
@@ -110,6 +110,8 @@ pub struct Options {
     pub sizes: MapSizes,
     /// How many established flows an interface may have.
     pub flows_per_interface: u32,
+    /// How long established flows may be silent before the programs forget them.
+    pub timeouts: Timeouts,
     /// Whether the programs log.
     pub bpf_log: bool,
 }
@@ -117,7 +119,7 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, bpf_log } = options;
+    let Options { sizes, flows_per_interface, timeouts, bpf_log } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
@@ -125,11 +127,13 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     // The level is a constant to the verifier: with 0 it takes every log statement out.
     let level: u8 = if *bpf_log { u8::MAX } else { 0 };
     let mut loader = EbpfLoader::new();
-    let ticks_per_second = TickRate::of_this_kernel().map_err(Refusal::from)?.per_second();
+    let rate = TickRate::of_this_kernel().map_err(Refusal::from)?;
+    let (ticks_per_second, silences) = (rate.per_second(), timeouts.silences(rate));
     loader
         .override_global(aya_log::LEVEL, &level, false)
         .override_global("FLOWS_PER_INTERFACE", flows_per_interface, true)
-        .override_global("TICKS_PER_SECOND", &ticks_per_second, true);
+        .override_global("TICKS_PER_SECOND", &ticks_per_second, true)
+        .override_global("SILENCES", &silences, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
     }
@@ -266,7 +270,7 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         | MapName::ServiceCounters => Some("--max-frontends"),
         MapName::Backends => Some("--max-slots"),
         MapName::BackendState | MapName::BackendCounters => Some("--max-backends"),
-        MapName::Flows | MapName::Replies => Some("--max-flows"),
+        MapName::Flows | MapName::Replies | MapName::Roster => Some("--max-flows"),
         MapName::Transient | MapName::TransientReplies => Some("--max-transient-flows"),
         MapName::Hot
         | MapName::InterfaceFlows

@@ -60,10 +60,7 @@ impl Chain {
     /// Enters the frontends.
     pub(crate) fn new(programs: &mut Programs, family: Family, length: u32) -> Self {
         let mut ring: Vec<u32> = (0..length).collect();
-        let mut random = Random::new();
-        for last in (1..ring.len()).rev() {
-            ring.swap(last, random.below(last as u32 + 1) as usize);
-        }
+        Random::new().shuffle(&mut ring);
         let chain = Self { family, ring };
         for (number, (vip, backend)) in chain.links().enumerate() {
             let slots = [(backend, number as u32 + 1)];
@@ -90,10 +87,11 @@ impl Chain {
             .map(|(own, next)| (self.family.frontend(*own), self.family.frontend(*next)))
     }
 
-    /// Enters an established flow of the client's to every frontend.
+    /// Enters an established flow of the client's to every frontend, in another order than that of the ring.
     pub(crate) fn establish(&self, programs: &mut Programs, client: SocketAddr, now: u32) {
         let pairs: Vec<_> =
             self.links().zip(1..).map(|((vip, backend), id)| pair(client, vip, backend, id, now)).collect();
+        Random::new().shuffle(&mut pairs);
         let mut flows = programs.hash::<Tuple, Flow>(MapName::Flows);
         for (key, flow, _, _) in &pairs {
             flows.insert(key, flow, 0).unwrap();
@@ -167,5 +165,10 @@ impl Random {
         self.0 ^= self.0 >> 27;
         let random = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
         ((random * bound as u64) >> 32) as u32
+    }
+    fn shuffle<T>(&mut self, values: &mut [T]) {
+        for last in (1..values.len()).rev() {
+            values.swap(last, self.below(last as u32 + 1) as usize);
+        }
     }
 }

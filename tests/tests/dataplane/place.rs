@@ -1,6 +1,7 @@
 //! A place of a test's own: a network namespace and a directory on bpffs, gone when the test ends, however it ends.
 
 use mcs_proxy::dataplane::{
+    flows::Timeouts,
     loader::{Loaded, Options, load},
     pins::PinDir,
     sys,
@@ -27,7 +28,7 @@ pub(crate) const SIZES: MapSizes = MapSizes {
 };
 
 pub(crate) const fn options(sizes: &MapSizes) -> Options {
-    Options { sizes: *sizes, flows_per_interface: sizes.flows, bpf_log: false }
+    Options { sizes: *sizes, flows_per_interface: sizes.flows, timeouts: Timeouts::DEFAULT, bpf_log: false }
 }
 
 pub(crate) struct Place {

@@ -262,6 +262,16 @@ impl Programs {
         }
     }
 
+    /// Makes every established flow one that was seen last so many ticks ago.
+    pub(crate) fn age_established(&mut self, ticks: u32) {
+        let (flows, _) = self.flows_in(Place::Established);
+        let mut map = self.hash::<Tuple, Flow>(MapName::Flows);
+        for (key, flow) in flows {
+            let aged = Flow { last_seen: flow.last_seen.wrapping_sub(ticks), ..flow };
+            map.insert(key, aged, 0).unwrap();
+        }
+    }
+
     /// Waits until the programs' clock has moved on by this many ticks.
     pub(crate) fn wait_ticks(&mut self, ticks: u32) {
         let mut now = || {

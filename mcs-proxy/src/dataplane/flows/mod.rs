@@ -5,7 +5,7 @@ mod collector;
 mod timeouts;
 
 pub use clock::{Clock, TickRate};
-pub use collector::{Collected, Collector, reply_key};
+pub use collector::{Collected, Collector, GONE, reply_key};
 pub use timeouts::Timeouts;
 
 use super::{pins::PinsError, sys::SysError};
