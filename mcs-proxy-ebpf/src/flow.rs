@@ -7,15 +7,14 @@ use crate::{
     life,
     lookup::Choice,
     maps::{self, Insert, Tier},
-    packet::{Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
+    packet::Packet,
 };
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use core::intrinsics::{AtomicOrdering, atomic_or};
-use mcs_proxy_ebpf::abi::{Address, Flow, FlowState, Port, Protocol, Reply, TICK_SHIFT, Tuple, Verdict};
-
-/// A UDP flow that had traffic both ways is confirmed after this many seconds, as netfilter makes it a stream
-/// (`nf_conntrack_udp_packet`: "assured" after 2 s).
-const UDP_CONFIRMED_SECONDS: u32 = 2;
+use mcs_proxy_ebpf::{
+    abi::{Address, Flow, FlowState, Port, Protocol, Reply, TICK_SHIFT, Tuple, Verdict},
+    transition,
+};
 
 /// Now, in ticks.
 #[inline(always)]
@@ -86,9 +85,7 @@ fn follow(tier: Tier, key: &Tuple, pointer: *mut Flow, packet: &Packet, interfac
     }
     let outdated = known.interface != interface
         || match packet.protocol {
-            // A SYN with another sequence number is a new connection, whatever the old one's state; with the same
-            // one it is a retransmit and must not be counted twice.
-            Protocol::Tcp => packet.is_syn() && isn != packet.sequence,
+            Protocol::Tcp => transition::opens_another(packet.is_syn(), packet.sequence, isn),
             // A datagram has no connection to lose: it selects anew once its backend is gone.
             Protocol::Udp | Protocol::Sctp => !maps::backend_state(known.backend_id).keeps(generation),
         };
@@ -129,27 +126,14 @@ fn follow(tier: Tier, key: &Tuple, pointer: *mut Flow, packet: &Packet, interfac
 /// Whether the packet confirms what the backend has answered.
 #[inline(always)]
 fn is_confirmation(packet: &Packet, state: FlowState, opened: u32, now: u32) -> bool {
-    if !state.has(FlowState::ANSWERED) || state.is_closed() {
-        return false;
-    }
-    match packet.protocol {
-        Protocol::Tcp => packet.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_ACK,
-        Protocol::Udp | Protocol::Sctp => {
-            now.wrapping_sub(opened) >= UDP_CONFIRMED_SECONDS * maps::ticks_per_second()
-        }
-    }
+    let ticks_per_second = maps::ticks_per_second();
+    transition::is_confirmation(packet.protocol, packet.tcp_flags, state, opened, now, ticks_per_second)
 }
 
 /// What the packet says about the end of its connection; `fin` is the bit of the side that sent it.
 #[inline(always)]
 pub(crate) fn end_of(packet: &Packet, fin: FlowState) -> FlowState {
-    if packet.tcp_flags & TCP_RST != 0 {
-        FlowState::RESET
-    } else if packet.tcp_flags & TCP_FIN != 0 {
-        fin
-    } else {
-        FlowState::NEW
-    }
+    transition::end_of(packet.tcp_flags, fin)
 }
 
 /// Adds bits to a flow's state and returns the new state. Atomic: the other direction may do the same.

@@ -8,7 +8,10 @@ use crate::{
     maps::{self, Insert, Tier},
     roster,
 };
-use mcs_proxy_ebpf::abi::{Address, Flow, FlowState, Port, Reply, Tuple};
+use mcs_proxy_ebpf::{
+    abi::{Address, Flow, FlowState, Port, Reply, Tuple},
+    transition::{reply_key_of, reply_of},
+};
 
 /// Makes a flow that its client has confirmed an established one: from now on nothing evicts it. `false` if there is
 /// no room, or none left for its interface: then it stays where it is, and tries again with its next packet.
@@ -95,21 +98,8 @@ impl Pair {
     /// `key`: the flow's own.
     #[inline(always)]
     pub(crate) fn fill(&mut self, key: &Tuple, flow: Flow) {
-        self.reply_key =
-            Tuple::new(key.client, key.client_port, flow.backend, flow.backend_port, key.protocol);
-        self.reply = Reply {
-            vip: flow.vip,
-            backend: flow.backend,
-            vip_port: flow.vip_port,
-            backend_port: flow.backend_port,
-            client_port: flow.client_port,
-            protocol: flow.protocol,
-            answered: flow.state.has(FlowState::ANSWERED) as u8,
-            backend_id: flow.backend_id,
-            service: flow.service,
-            interface: flow.interface,
-            last_seen: flow.last_seen,
-        };
+        self.reply_key = reply_key_of(key, &flow);
+        self.reply = reply_of(&flow);
         self.flow = flow;
     }
 }

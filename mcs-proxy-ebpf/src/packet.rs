@@ -2,18 +2,16 @@
 
 use aya_ebpf::programs::TcContext;
 use core::ptr;
-use mcs_proxy_ebpf::abi::{Address, Port, Protocol, Verdict};
+use mcs_proxy_ebpf::{
+    abi::{Address, Port, Protocol, Verdict},
+    transition,
+};
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP: usize = 20;
 const UDP: usize = 8;
-
-pub(crate) const TCP_FIN: u8 = 1;
-pub(crate) const TCP_SYN: u8 = 2;
-pub(crate) const TCP_RST: u8 = 4;
-pub(crate) const TCP_ACK: u8 = 16;
 
 /// The network header: all that is read of a packet that is not ours.
 pub(crate) struct Network {
@@ -53,8 +51,7 @@ impl Packet {
     /// Whether this opens a TCP connection.
     #[inline(always)]
     pub(crate) fn is_syn(&self) -> bool {
-        matches!(self.protocol, Protocol::Tcp)
-            && self.tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST) == TCP_SYN
+        transition::is_syn(self.protocol, self.tcp_flags)
     }
 
     #[inline(always)]

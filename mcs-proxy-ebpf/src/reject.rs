@@ -7,7 +7,6 @@
 use crate::{
     flow::ticks,
     maps,
-    packet::{TCP_ACK, TCP_RST},
     tcx::interface,
     wire::{ETHERNET, IPV4, IPV6, destination_offset, load, load_address, source_offset, store, turn_around},
 };
@@ -20,6 +19,7 @@ use core::ptr;
 use mcs_proxy_ebpf::{
     abi::{Address, Protocol, Verdict},
     checksum,
+    transition::{TCP_ACK, TCP_RST},
 };
 
 const TCP: usize = 20;

@@ -2,11 +2,15 @@
 
 use crate::{
     dataplane::{flows::Timeouts, interfaces::Pattern, links::Hook, loader::Options},
-    source::SourceSpec,
+    model::{NamespacedName, check_cluster_name},
+    source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// eBPF dataplane for Kubernetes Services that span clusters
 #[derive(Debug, Parser)]
@@ -56,6 +60,12 @@ pub struct Run {
     /// Name of this cluster, as the others know it
     #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     pub cluster_name: String,
+    /// Name of this node, as its cluster knows it [default: the host's name]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
+    /// ConfigMap with the switches for clusters: NAMESPACE/NAME
+    #[arg(long, value_name = "CONFIGMAP", value_parser = namespaced_name)]
+    pub settings: Option<NamespacedName>,
     /// Where Services and EndpointSlices come from: `kubernetes` or `directory=PATH`
     #[arg(long, default_value = "kubernetes", value_name = "SOURCE")]
     pub source: SourceSpec,
@@ -68,6 +78,9 @@ pub struct Run {
     /// Serve every Service that has a ClusterIP, unless it says otherwise
     #[arg(long)]
     pub all_services: bool,
+    /// For how long a tier of `mcs-proxy.io/clusters` must have had enough endpoints again before new flows return to it
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub tier_hold: humantime::Duration,
     /// Interfaces to leave alone; `*` stands for any characters; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude_interface: Vec<Pattern>,
@@ -108,6 +121,21 @@ pub struct Sizes {
 }
 
 impl Run {
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        let host_name = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        self.node_name.clone().unwrap_or_else(|| host_name().trim().to_lowercase())
+    }
+
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        Scope {
+            cluster_name: self.cluster_name.clone(),
+            node_name: self.node_name(),
+            settings: self.settings.clone(),
+        }
+    }
+
     #[must_use]
     pub fn load_options(&self) -> Options {
         let sizes = self.sizes.map_sizes();
@@ -221,21 +249,17 @@ fn service_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// A cluster's name is what a label may hold: RFC 1123, at most 63 characters.
-fn cluster_name(text: &str) -> Result<String, String> {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let fits = (1..=63).contains(&text.len())
-        && text.chars().all(inner)
-        && text.starts_with(edge)
-        && text.ends_with(edge);
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err("a cluster's name has at most 63 lower-case letters, digits, `-` and `.`, and begins and ends with a \
-             letter or digit"
-            .into())
+fn namespaced_name(text: &str) -> Result<NamespacedName, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(NamespacedName::new(namespace, name))
+        }
+        Some(_) | None => Err("a ConfigMap is named NAMESPACE/NAME, such as mcs-proxy/settings".into()),
     }
+}
+
+fn cluster_name(text: &str) -> Result<String, String> {
+    check_cluster_name(text).map_or_else(|why| Err(why.to_owned()), |()| Ok(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -264,6 +288,7 @@ mod tests {
             (&["run", "--cluster-name", "m", "--source", "etcd"], "`kubernetes` or `directory=PATH`"),
             (&["run", "--cluster-name", "m", "--default-algorithm", "rr"], "round-robin"),
             (&["run", "--cluster-name", "m", "--max-flows", "0"], "2..="),
+            (&["run", "--cluster-name", "m", "--settings", "x"], "mcs-proxy/settings"),
             (&["services", "serve"], "default/serve"),
             (&["services", "-o", "xml"], "table, json, yaml"),
         ] {

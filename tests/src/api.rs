@@ -248,7 +248,7 @@ current-context: harness
 }
 
 /// One of Kubernetes' programs.
-fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let folder = env::var_os("KUBEBUILDER_ASSETS").context(
         "KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver: `cargo xtask test` builds one",
     )?;

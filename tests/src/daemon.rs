@@ -72,7 +72,15 @@ impl Daemon {
     pub fn start_without_sync(node: &Node, arguments: &[&str]) -> Result<Self> {
         mount_bpffs()?;
         let pin_dir = Path::new(BPFFS).join(node.namespace.name());
-        let own = ["run", "--cluster-name", &node.cluster, "--pin-dir", &pin_dir.display().to_string()];
+        let own = [
+            "run",
+            "--cluster-name",
+            &node.cluster,
+            "--node-name",
+            &node.name,
+            "--pin-dir",
+            &pin_dir.display().to_string(),
+        ];
         let mut command: Vec<String> = own.map(str::to_owned).to_vec();
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
         let mut daemon = Self { process: None, log: PathBuf::new(), pin_dir, command, node: node.clone() };

@@ -15,8 +15,8 @@ use crate::{
         pins::PinDir,
         table::LingerMark,
     },
-    desired::Settings,
-    observe::{catalog::Catalog, with_causes},
+    desired::Flags,
+    observe::with_causes,
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
@@ -128,12 +128,14 @@ impl Daemon {
         let run_dir = places.run_dir();
         let locks = lock(&pin_dir, &run_dir)?;
         let Loaded { programs, logger, adopted } = loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
-        let settings = Settings {
+        let flags = Flags {
             cluster_name: run.cluster_name.clone(),
+            node_name: run.node_name(),
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
+            tier_hold: run.tier_hold.into(),
         };
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, settings)?;
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -189,6 +191,7 @@ impl Daemon {
                 }
                 Some(event) = events.recv(), if attached => self.take(event, &mut events),
                 () = at(self.retry_due) => self.commit(),
+                () = at(self.writer.due().map(Into::into)) => self.commit(),
                 () = at(self.attach_due) => self.attach_again()?,
                 () = at(self.catalog_due) => self.write_catalog(),
                 () = at(self.reclaim_due) => {
@@ -230,7 +233,7 @@ impl Daemon {
     fn commit(&mut self) {
         let now = time::Instant::now();
         self.retry_due = None;
-        match self.writer.commit() {
+        match self.writer.commit(now.into_std()) {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
@@ -247,7 +250,7 @@ impl Daemon {
     fn write_catalog(&mut self) {
         self.catalog_due = None;
         let begun = time::Instant::now();
-        let catalog = Catalog::new(&self.run.cluster_name, self.writer.desired());
+        let catalog = self.writer.catalog();
         let failure = catalog.write(&self.run_dir).err().map(|failure| failure.to_string());
         match &failure {
             Some(why) => {
@@ -397,7 +400,7 @@ fn report(Summary { first, changed, frontends, backends }: Summary) {
 
 async fn follow_source(run: Run, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
-    Ok(source::run(&run.source, &run.cluster_name, &locations, events).await?)
+    Ok(source::run(&run.source, &run.scope(), &locations, events).await?)
 }
 
 /// Follows the interfaces for ever: what ends one attempt (lost messages that cannot be asked for again) is told, and

@@ -5,11 +5,15 @@ use crate::{
         Dataplane, DataplaneError, Operation,
         table::{CapacityError, Plan, Rejected, Table},
     },
-    desired::{Changes, Desired, Frontend, FrontendKey, Resolver, Settings},
+    desired::{Changes, Flags, FrontendKey, Resolver},
     model::{Model, NamespacedName, Problem, ProblemTracker},
+    observe::catalog::Catalog,
     source::Event,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 use tracing::{error, info, warn};
 
 /// Everything between an event and the maps.
@@ -66,13 +70,13 @@ impl<D: Dataplane> Writer<D> {
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, settings: Settings) -> Result<Self, DataplaneError> {
+    pub fn new(dataplane: D, flags: Flags) -> Result<Self, DataplaneError> {
         let table = Table::recover(&dataplane.dump()?);
         Ok(Self {
             dataplane,
             table,
             model: Model::default(),
-            resolver: Resolver::new(settings),
+            resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
             affected: BTreeSet::new(),
             phase: Phase::Waiting,
@@ -86,7 +90,7 @@ impl<D: Dataplane> Writer<D> {
     }
 
     /// Makes the maps hold what the events so far ask for.
-    pub fn commit(&mut self) -> Commit {
+    pub fn commit(&mut self, now: Instant) -> Commit {
         if !self.model.is_synced() {
             self.report_problems();
             return Commit::Idle;
@@ -95,9 +99,9 @@ impl<D: Dataplane> Writer<D> {
         let first = self.phase == Phase::Waiting;
         let changes = if first {
             let all = self.model.services().map(|service| service.key.clone()).collect();
-            self.resolver.update(&self.model, &all)
+            self.resolver.update(&self.model, &all, now)
         } else {
-            self.resolver.update(&self.model, &affected)
+            self.resolver.update(&self.model, &affected, now)
         };
         self.report_problems();
         let plan = match self.phase {
@@ -117,12 +121,11 @@ impl<D: Dataplane> Writer<D> {
         }
         self.phase = Phase::Synced;
         self.report_rejected(plan.rejected);
-        let desired = self.resolver.desired();
         Commit::Programmed(Summary {
             first,
             changed: changes.upserts.len() + changes.removals.len(),
-            frontends: desired.len(),
-            backends: desired.values().map(Frontend::used).sum(),
+            frontends: self.resolver.desired().len(),
+            backends: self.resolver.used(),
         })
     }
 
@@ -141,9 +144,16 @@ impl<D: Dataplane> Writer<D> {
         self.phase == Phase::Resync
     }
 
+    /// When to call [`Self::commit`] even if nothing was taken in.
     #[must_use]
-    pub const fn desired(&self) -> &Desired {
-        self.resolver.desired()
+    pub fn due(&self) -> Option<Instant> {
+        self.resolver.due()
+    }
+
+    /// What people are told of what the maps hold.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        Catalog::new(&self.model, &self.resolver)
     }
 
     pub const fn table(&mut self) -> &mut Table {

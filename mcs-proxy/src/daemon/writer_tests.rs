@@ -7,16 +7,19 @@ use crate::{
 };
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes, Protocol};
 use serde_json::json;
+use std::time::Duration;
 
 const SIZES: MapSizes = MapSizes { frontends: 8, elements: 32, backend_ids: 16, ..MapSizes::DEFAULT };
 
 fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
-    let settings = Settings {
+    let flags = Flags {
         cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
+        tier_hold: Duration::ZERO,
     };
-    Writer::new(dataplane, settings).unwrap()
+    Writer::new(dataplane, flags).unwrap()
 }
 
 fn service(name: &str, vip: &str) -> Object {
@@ -46,7 +49,7 @@ fn backends(writer: &Writer<FakeDataplane>, vip: &str) -> Option<Vec<String>> {
 
 #[track_caller]
 fn assert_programmed(writer: &mut Writer<FakeDataplane>) {
-    let commit = writer.commit();
+    let commit = writer.commit(Instant::now());
     assert!(matches!(commit, Commit::Programmed(_)), "{commit:?}");
 }
 
@@ -76,7 +79,7 @@ fn the_maps_follow_the_events() {
     writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")));
     assert_programmed(&mut writer);
     assert_eq!(backends(&writer, "10.13.181.116"), None);
-    assert_eq!(writer.commit(), Commit::Idle);
+    assert_eq!(writer.commit(Instant::now()), Commit::Idle);
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn what_the_maps_hold_from_before_stays_until_every_source_has_synced() {
     let before = story().dataplane;
     let mut writer = writer(before);
     writer.take(Event::Replaced(ObjectKind::Service, vec![service("serve", "10.13.181.116")]));
-    assert_eq!(writer.commit(), Commit::Idle);
+    assert_eq!(writer.commit(Instant::now()), Commit::Idle);
     assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.10.0.6"]);
     writer.take(Event::Replaced(ObjectKind::EndpointSlice, vec![slice("serve", &["10.10.0.6"])]));
     assert_programmed(&mut writer);
@@ -109,7 +112,7 @@ fn a_refusal_at_any_step_leaves_the_maps_consistent_and_is_made_good() {
         writer.take(Event::Applied(service("other", "10.13.0.9")));
         writer.take(Event::Applied(slice("other", &["10.10.0.7"])));
         writer.take(Event::Applied(slice("serve", &["10.12.0.6"])));
-        let commit = writer.commit();
+        let commit = writer.commit(Instant::now());
         let seen = backends(&writer, "10.13.181.116").unwrap();
         assert!(seen == ["10.10.0.6"] || seen == ["10.12.0.6"], "step {step}: {seen:?}");
         if matches!(commit, Commit::Programmed(_)) {

@@ -1,3 +1,5 @@
+//! Which endpoints may take new flows: what slices list, read as kube-proxy reads it.
+
 use super::{EndpointVerdict, JudgedEndpoint};
 use crate::model::{Endpoint, EndpointSlice, ServicePort, SourceCluster, rejection};
 use std::{
@@ -10,15 +12,34 @@ use std::{
 pub(super) struct Candidate<'a> {
     pub(super) address: SocketAddr,
     pub(super) slice: &'a EndpointSlice,
-    endpoint: &'a Endpoint,
+    pub(super) endpoint: &'a Endpoint,
     pub(super) verdict: EndpointVerdict,
+    /// Where in the Service's tiers its cluster stands, if it has tiers and they have its cluster.
+    pub(super) place: Option<Place>,
+    /// Slots of the turn.
+    pub(super) slots: usize,
+}
+
+/// A member of a tier, both counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) tier: usize,
+    pub(super) member: usize,
 }
 
 impl Candidate<'_> {
+    /// Nothing speaks against it so far.
+    pub(super) fn is_in_question(&self) -> bool {
+        self.verdict == EndpointVerdict::Used
+    }
+
     /// Takes no new flows, but those it has may stay.
     pub(super) const fn keeps_flows(&self) -> bool {
-        let kept = matches!(self.verdict, EndpointVerdict::NotReady | EndpointVerdict::Terminating);
-        kept && self.endpoint.serving
+        self.verdict.lets_flows_finish() && (self.endpoint.ready || self.endpoint.serving)
+    }
+
+    pub(super) fn is_local(&self) -> bool {
+        self.slice.source == SourceCluster::Local
     }
 
     pub(super) fn judged(&self) -> JudgedEndpoint {
@@ -27,34 +48,18 @@ impl Candidate<'_> {
             source: self.slice.source.clone(),
             slice: self.slice.key.name.clone(),
             verdict: self.verdict,
+            tier: self.place.map(|place| place.tier),
+            slots: self.slots,
         }
     }
 }
 
-/// Gives every endpoint that the slices list for `port`, in the VIP's family, its verdict, in the slices' order.
+/// Every endpoint that the slices list for `port` in the VIP's family, in the slices' order. Those of impossible
+/// addresses and duplicates are judged; nothing speaks against the others yet.
 ///
-/// Reads slices as kube-proxy does (`pkg/proxy/endpointslicecache.go`, `topology.go`): a Service's port finds its
-/// targets by name and protocol, never by number, which is the slice's own; equal addresses count once; ready ones
-/// take new flows, and where none is ready, those that still serve while they terminate.
-pub(super) fn judge<'a>(
-    port: &ServicePort,
-    vip: IpAddr,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-) -> Vec<Candidate<'a>> {
-    let mut candidates = list(port, vip, slices);
-    set_aside_duplicates(&mut candidates);
-    let counted = |candidate: &&Candidate<'_>| candidate.verdict == EndpointVerdict::Used;
-    let any_ready = candidates.iter().filter(counted).any(|candidate| candidate.endpoint.ready);
-    for candidate in &mut candidates {
-        if candidate.verdict == EndpointVerdict::Used {
-            candidate.verdict = readiness(candidate.endpoint, any_ready);
-        }
-    }
-    candidates
-}
-
-/// Until it is judged further, what is not rejected counts as used.
-fn list<'a>(
+/// Reads slices as kube-proxy does (`pkg/proxy/endpointslicecache.go`): a Service's port finds its targets by name and
+/// protocol, never by number, which is the slice's own; equal addresses count once.
+pub(super) fn list<'a>(
     port: &ServicePort,
     vip: IpAddr,
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -75,15 +80,19 @@ fn list<'a>(
                     slice,
                     endpoint,
                     verdict: if rejected { EndpointVerdict::Rejected } else { EndpointVerdict::Used },
+                    place: None,
+                    slots: 0,
                 });
             }
         }
     }
+    set_aside_duplicates(&mut candidates);
     candidates
 }
 
-/// Of several with one address and port: one that does not terminate before one that does (imports lag behind), the
-/// local one before an import (it is at the source), the first slice by name before the next.
+/// Of several with one address and port: one that does not terminate before one that does (imports lag behind, and an
+/// address may have passed to another pod), the local one before an import (it is at the source), the first slice by
+/// name before the next.
 fn set_aside_duplicates(candidates: &mut [Candidate<'_>]) {
     let mut first: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     for i in 0..candidates.len() {
@@ -91,9 +100,7 @@ fn set_aside_duplicates(candidates: &mut [Candidate<'_>]) {
         if candidate.verdict == EndpointVerdict::Rejected {
             continue;
         }
-        let rank = |candidate: &Candidate<'_>| {
-            (candidate.endpoint.terminating, candidate.slice.source != SourceCluster::Local)
-        };
+        let rank = |candidate: &Candidate<'_>| (candidate.endpoint.terminating, !candidate.is_local());
         let loser = match first.get(&candidate.address) {
             Some(&other) if rank(&candidates[other]) <= rank(&candidate) => i,
             Some(_) | None => match first.insert(candidate.address, i) {
@@ -105,13 +112,19 @@ fn set_aside_duplicates(candidates: &mut [Candidate<'_>]) {
     }
 }
 
-const fn readiness(endpoint: &Endpoint, any_ready: bool) -> EndpointVerdict {
-    match (endpoint.ready, endpoint.terminating) {
-        // Ready and terminating at once: a Service with publishNotReadyAddresses.
-        (true, _) => EndpointVerdict::Used,
-        (false, true) if any_ready => EndpointVerdict::Terminating,
-        (false, true) if endpoint.serving => EndpointVerdict::UsedTerminating,
-        (false, _) => EndpointVerdict::NotReady,
+/// Of those in question: ready ones take new flows, and where none is ready, those that still serve while they
+/// terminate (`pkg/proxy/topology.go`, KEP-1669).
+pub(super) fn judge_readiness(candidates: &mut [Candidate<'_>]) {
+    let any_ready = candidates.iter().any(|candidate| candidate.is_in_question() && candidate.endpoint.ready);
+    for candidate in candidates.iter_mut().filter(|candidate| candidate.is_in_question()) {
+        let endpoint = candidate.endpoint;
+        candidate.verdict = match (endpoint.ready, endpoint.terminating) {
+            // Ready and terminating at once: a Service with publishNotReadyAddresses.
+            (true, _) => EndpointVerdict::Used,
+            (false, true) if any_ready => EndpointVerdict::Terminating,
+            (false, true) if endpoint.serving => EndpointVerdict::UsedTerminating,
+            (false, _) => EndpointVerdict::NotReady,
+        };
     }
 }
 

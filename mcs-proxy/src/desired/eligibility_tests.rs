@@ -10,10 +10,9 @@ const VIP: &str = "10.13.181.116";
 
 fn verdicts(vip: &str, slices: &[EndpointSlice]) -> Vec<(String, EndpointVerdict)> {
     let port = service("serve", vip).ports.remove(0);
-    judge(&port, vip.parse().unwrap(), slices.iter())
-        .iter()
-        .map(|candidate| (candidate.address.to_string(), candidate.verdict))
-        .collect()
+    let mut candidates = list(&port, vip.parse().unwrap(), slices.iter());
+    judge_readiness(&mut candidates);
+    candidates.iter().map(|candidate| (candidate.address.to_string(), candidate.verdict)).collect()
 }
 
 /// Endpoints of one slice, in the terms of [`endpoint`], and what becomes of them.

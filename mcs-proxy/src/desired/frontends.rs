@@ -1,30 +1,49 @@
 use super::{
-    EndpointVerdict, Frontend, FrontendKey, Settings,
-    eligibility::{Candidate, judge},
-    maglev,
+    Context, EndpointVerdict, Flags, Frontend, FrontendKey,
+    eligibility::{Candidate, judge_readiness, list},
+    locality, maglev,
     opt_in::{is_ours, reference, unserved},
     slots::{put_in_order, slots},
+    tiers::{self, Standing},
 };
 use crate::model::{
-    EndpointSlice, ObjectKind, ObjectRef, Problem, Service, ServicePort, SessionAffinity, SourceCluster,
-    rejection,
+    EndpointSlice, MinReady, ObjectKind, ObjectRef, Problem, Service, ServicePort, SessionAffinity,
+    SourceCluster, TrafficPolicy, rejection,
 };
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::{IpAddr, SocketAddr},
+};
 
-/// The frontends of one Service, whose slices these are (in the order of their names), and what is wrong: a frontend
-/// for every port on every ClusterIP; none, if the Service is not ours. Where ports of one Service collide, the first
-/// one has it.
-#[must_use]
-pub fn frontends_of<'a>(
+/// What was decided about one Service.
+#[derive(Debug, Default)]
+pub(super) struct Decision<'a> {
+    pub(super) frontends: Vec<(FrontendKey, Decided<'a>)>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// One frontend, with every endpoint that the slices list for it, in the order of display.
+#[derive(Debug)]
+pub(super) struct Decided<'a> {
+    pub(super) frontend: Frontend,
+    pub(super) candidates: Vec<Candidate<'a>>,
+    /// Of a Service with tiers that go by its `clusters`.
+    pub(super) standing: Option<Standing>,
+}
+
+/// Decides about one Service, whose slices these are (in the order of their names): a frontend for every port on every
+/// ClusterIP; none, if the Service is not ours. Where ports of one Service collide, the first one has it.
+pub(super) fn decide<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
-    settings: &Settings,
-) -> (Vec<(FrontendKey, Frontend)>, Vec<Problem>) {
-    let ours = is_ours(service, settings.all_services);
+    context: &Context<'_>,
+) -> Decision<'a> {
+    let ours = is_ours(service, context.flags.all_services);
     let mut problems = unserved(service, ours);
     if !ours {
-        return (Vec::new(), problems);
+        return Decision { frontends: Vec::new(), problems };
     }
     let mut frontends = BTreeMap::new();
     let mut rejected = Rejected::default();
@@ -39,30 +58,73 @@ pub fn frontends_of<'a>(
                 problems.push(repeated_port(service, i, key));
                 continue;
             }
-            let frontend = frontend(service, port, vip, slices.clone(), settings, &mut rejected);
-            frontends.insert(key, frontend);
+            let decided = decide_frontend(service, port, key, slices.clone(), context);
+            rejected.note(&decided.candidates);
+            frontends.insert(key, decided);
         }
     }
     if !frontends.is_empty() {
         problems.extend(rejected.problems());
-        problems.extend(slices.filter_map(|slice| import_from_ourselves(slice, settings)));
+        problems.extend(slices.clone().filter_map(|slice| import_from_ourselves(slice, context.flags)));
+        if service.clusters.is_some() {
+            problems.extend(slices.filter_map(unreachable_by_name));
+        }
     }
     problems.sort();
     problems.dedup();
-    (frontends.into_iter().collect(), problems)
+    Decision { frontends: frontends.into_iter().collect(), problems }
 }
 
-fn frontend<'a>(
+/// The order of the rules: what is no endpoint; what is out of reach for this Service; readiness; tiers; hints.
+fn decide_frontend<'a>(
     service: &Service,
     port: &ServicePort,
-    vip: IpAddr,
+    key: FrontendKey,
     slices: impl Iterator<Item = &'a EndpointSlice>,
-    settings: &Settings,
-    rejected: &mut Rejected<'a>,
-) -> Frontend {
-    let mut candidates = judge(port, vip, slices);
+    context: &Context<'_>,
+) -> Decided<'a> {
+    let mut candidates = list(port, key.vip, slices);
+    let mut standing = None;
+    let mut weighted = None;
+    match (service.internal_traffic_policy, &service.clusters) {
+        (TrafficPolicy::Local, _) => {
+            locality::keep_to_this_node(&mut candidates, context.here);
+            judge_readiness(&mut candidates);
+        }
+        (TrafficPolicy::Cluster, None) => {
+            judge_readiness(&mut candidates);
+            locality::follow_hints(&mut candidates, context.here, true);
+        }
+        (TrafficPolicy::Cluster, Some(clusters)) => {
+            tiers::assign(&mut candidates, clusters, &context.flags.cluster_name);
+            judge_readiness(&mut candidates);
+            let min_ready = service.min_ready.unwrap_or(MinReady::DEFAULT);
+            let previous = context.standings.get(&key);
+            let hold = context.flags.tier_hold;
+            let settled = tiers::settle(&candidates, clusters, min_ready, previous, context.now, hold);
+            tiers::apply(&mut candidates, settled.active());
+            locality::follow_hints(&mut candidates, context.here, false);
+            weighted = tiers::weighted(clusters, settled.active());
+            standing = Some(settled);
+        }
+    }
     put_in_order(&mut candidates);
-    rejected.note(&candidates);
+    let slots = slots(&mut candidates, weighted);
+    Decided { frontend: frontend(service, port, slots, &mut candidates, context), candidates, standing }
+}
+
+fn frontend(
+    service: &Service,
+    port: &ServicePort,
+    slots: Vec<SocketAddr>,
+    candidates: &mut [Candidate<'_>],
+    context: &Context<'_>,
+) -> Frontend {
+    for candidate in candidates.iter_mut().filter(|candidate| candidate.verdict.takes_flows()) {
+        if candidate.slots == 0 {
+            candidate.verdict = EndpointVerdict::ShareTooSmall;
+        }
+    }
     let mut serving: Vec<_> = candidates
         .iter()
         .filter(|candidate| candidate.keeps_flows())
@@ -70,8 +132,7 @@ fn frontend<'a>(
         .collect();
     serving.sort_unstable();
     serving.dedup();
-    let algorithm = service.algorithm.unwrap_or(settings.default_algorithm);
-    let slots = slots(&candidates);
+    let algorithm = service.algorithm.unwrap_or(context.flags.default_algorithm);
     Frontend {
         service: service.key.clone(),
         port_name: port.name.clone(),
@@ -80,18 +141,30 @@ fn frontend<'a>(
             SessionAffinity::None => 0,
             SessionAffinity::ClientIp { timeout_seconds } => timeout_seconds,
         },
+        used: candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(),
+        fingerprint: fingerprint(candidates),
         slots: match algorithm {
             Algorithm::Maglev => maglev::table(&slots),
             Algorithm::RoundRobin | Algorithm::Random => slots,
         },
         serving,
-        endpoints: candidates.iter().map(Candidate::judged).collect(),
     }
+}
+
+/// Of what people are told about the endpoints.
+fn fingerprint(candidates: &[Candidate<'_>]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for candidate in candidates {
+        let Candidate { address, slice, endpoint: _, verdict, place, slots } = candidate;
+        (address, &slice.key.name, &slice.source, verdict, place.map(|place| place.tier), slots)
+            .hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// Endpoints whose addresses no pod can have, by slice: how many, and the first of them.
 #[derive(Default)]
-struct Rejected<'a>(BTreeMap<&'a str, (&'a EndpointSlice, std::collections::BTreeSet<IpAddr>)>);
+struct Rejected<'a>(BTreeMap<&'a str, (&'a EndpointSlice, BTreeSet<IpAddr>)>);
 
 impl<'a> Rejected<'a> {
     fn note(&mut self, candidates: &[Candidate<'a>]) {
@@ -122,15 +195,26 @@ impl<'a> Rejected<'a> {
     }
 }
 
-fn import_from_ourselves(slice: &EndpointSlice, settings: &Settings) -> Option<Problem> {
-    (slice.source == SourceCluster::Remote(settings.cluster_name.clone())).then(|| Problem {
+fn import_from_ourselves(slice: &EndpointSlice, flags: &Flags) -> Option<Problem> {
+    (slice.source == SourceCluster::Remote(flags.cluster_name.clone())).then(|| Problem {
         object: slice_reference(slice),
         field: "metadata".into(),
         message: format!(
             "its importer says that it comes from {0}, and --cluster-name is {0}",
-            settings.cluster_name
+            flags.cluster_name
         ),
         remedy: "it is used as a remote one; see whether --cluster-name is this cluster's".into(),
+    })
+}
+
+/// A cluster whose name is a word of `mcs-proxy.io/clusters`.
+fn unreachable_by_name(slice: &EndpointSlice) -> Option<Problem> {
+    let SourceCluster::Remote(name) = &slice.source else { return None };
+    matches!(name.as_str(), "local" | "others").then(|| Problem {
+        object: slice_reference(slice),
+        field: "metadata".into(),
+        message: format!("the cluster it comes from is called `{name}`, which means something else in mcs-proxy.io/clusters"),
+        remedy: "its endpoints are among `others` there; give the cluster another name".into(),
     })
 }
 

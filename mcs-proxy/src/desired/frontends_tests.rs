@@ -1,17 +1,15 @@
 use super::*;
+use crate::desired::testing::{decided, decided_with, flags, verdicts};
 use crate::model::{
-    Endpoint, OptIn, SessionAffinity, SlicePort, TrafficPolicy,
+    Endpoint, OptIn, SessionAffinity, SlicePort,
     testing::{cases, endpoint, key, service, slice},
 };
 use proptest::prelude::*;
-use std::{collections::BTreeSet, net::SocketAddr};
-
-fn settings(all_services: bool) -> Settings {
-    Settings { cluster_name: "member2".into(), default_algorithm: Algorithm::RoundRobin, all_services }
-}
+use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 fn of(service: &Service, slices: &[EndpointSlice]) -> (Vec<(FrontendKey, Frontend)>, Vec<Problem>) {
-    frontends_of(service, slices.iter(), &settings(false))
+    let Decision { frontends, problems } = decided(service, slices);
+    (frontends.into_iter().map(|(key, decided)| (key, decided.frontend)).collect(), problems)
 }
 
 #[test]
@@ -30,22 +28,17 @@ fn a_service_over_three_clusters_is_one_wheel_with_the_local_endpoints_first() {
     let addresses = |list: &[SocketAddr]| list.iter().map(SocketAddr::to_string).collect::<Vec<_>>();
     assert_eq!(
         addresses(&frontend.slots),
-        ["10.12.0.6:8080", "10.10.0.6:8080", "10.14.0.5:8080", "10.14.0.6:8080"]
+        ["10.14.0.5:8080", "10.12.0.6:8080", "10.10.0.6:8080", "10.14.0.6:8080"]
     );
     assert_eq!(addresses(&frontend.serving), ["10.14.0.7:8080"]);
-    let judged: Vec<_> = frontend
-        .endpoints
-        .iter()
-        .map(|endpoint| format!("{} {} {}", endpoint.source, endpoint.slice, endpoint.verdict.as_str()))
-        .collect();
     assert_eq!(
-        judged,
+        verdicts(&service("serve", "10.13.181.116"), &slices),
         [
-            "local serve-mvgj7 used",
-            "member1 member1-serve used",
-            "member3 member3-serve used",
-            "member3 member3-serve used",
-            "member3 member3-serve terminating",
+            "local 10.12.0.6: used",
+            "member1 10.10.0.6: used",
+            "member3 10.14.0.5: used",
+            "member3 10.14.0.6: used",
+            "member3 10.14.0.7: terminating",
         ]
     );
 }
@@ -100,7 +93,10 @@ fn which_services_are_ours() {
         (OptIn::Unsaid, "kubernetes", [false, false]),
     ] {
         let service = Service { opt_in, ..service(name, "10.13.0.1") };
-        let ours = [false, true].map(|all| !frontends_of(&service, [].iter(), &settings(all)).0.is_empty());
+        let ours = [false, true].map(|all| {
+            let flags = Flags { all_services: all, ..flags() };
+            !decided_with(&service, &[], &flags, &BTreeMap::new(), Instant::now()).frontends.is_empty()
+        });
         assert_eq!(ours, expected, "{opt_in:?} {name}");
     }
     let elsewhere = Service {
@@ -128,7 +124,6 @@ fn what_is_not_served_is_said() {
         service.opt_in = OptIn::Refused;
         service.kube_proxy_beneath = false;
     };
-    let local: Change = |service| service.internal_traffic_policy = TrafficPolicy::Local;
     let headless: Change = |service| service.cluster_ips.clear();
     let sctp: Change = |service| service.ports[0].protocol = Protocol::Sctp;
     let twice: Change = |service| {
@@ -140,7 +135,6 @@ fn what_is_not_served_is_said() {
         (labelled, label, "node ports", 1),
         (both, label, "node ports", 1),
         (refused, label, "nobody serves it", 0),
-        (local, "spec.internalTrafficPolicy", "Local is not honoured yet", 1),
         (headless, "spec.clusterIP", "there is none", 0),
         (sctp, "spec.ports[0].protocol", "SCTP is not served yet", 0),
         (twice, "spec.ports[1].port", "TCP 10.13.0.1:80 is there twice", 1),
@@ -155,7 +149,6 @@ fn what_is_not_served_is_said() {
     let mut others = service("serve", "10.13.0.1");
     others.opt_in = OptIn::OtherProxy;
     others.kube_proxy_beneath = false;
-    local(&mut others);
     assert_eq!(of(&others, &[]), (vec![], vec![]), "not ours to comment on");
 }
 
@@ -227,20 +220,22 @@ proptest! {
             let ports = slice.ports.iter().filter(|port| port.name.is_empty());
             ports.flat_map(|port| slice.endpoints.iter().map(|endpoint| SocketAddr::new(endpoint.address, port.port)))
         });
-        let judged = frontends.iter().flat_map(|(_, frontend)| &frontend.endpoints);
+        let decision = decided(&dual, &slices);
+        let judged = decision.frontends.iter().flat_map(|(_, decided)| &decided.candidates);
         let sorted = |mut addresses: Vec<SocketAddr>| { addresses.sort_unstable(); addresses };
         prop_assert_eq!(
             sorted(judged.clone().map(|endpoint| endpoint.address).collect()),
             sorted(listed.collect())
         );
-        for (called, Frontend { service, slots, serving, endpoints, .. }) in &frontends {
+        for (called, Decided { frontend, candidates: endpoints, .. }) in &decision.frontends {
+            let Frontend { service, slots, serving, .. } = frontend;
             prop_assert_eq!(service, &key("serve"));
             let used: Vec<_> = endpoints
                 .iter()
                 .filter(|e| matches!(e.verdict, EndpointVerdict::Used | EndpointVerdict::UsedTerminating))
                 .map(|e| e.address)
                 .collect();
-            prop_assert_eq!(slots, &used);
+            prop_assert_eq!(sorted(slots.clone()), sorted(used));
             let unique: BTreeSet<_> = slots.iter().chain(serving).collect();
             prop_assert_eq!(unique.len(), slots.len() + serving.len(), "in slots or serving, and once");
             for address in slots.iter().chain(serving) {

@@ -1,6 +1,6 @@
 //! From the objects that Karmada writes to what the maps should hold, as seen from member2.
 
-use super::{Resolver, Settings};
+use super::{Flags, Resolver, testing};
 use crate::{
     model::Model,
     source::{
@@ -8,16 +8,12 @@ use crate::{
         decode::{Manifest, manifests},
     },
 };
-use mcs_proxy_ebpf::abi::Algorithm;
+use std::time::Instant;
 
 #[test]
 fn karmadas_objects_become_frontends() {
     let mut model = Model::default();
-    let mut resolver = Resolver::new(Settings {
-        cluster_name: "member2".into(),
-        default_algorithm: Algorithm::RoundRobin,
-        all_services: true,
-    });
+    let mut resolver = Resolver::new(Flags { all_services: true, ..testing::flags() });
     for text in [
         include_str!("../source/fixtures/karmada/member2-services.yaml"),
         include_str!("../source/fixtures/karmada/member2-endpointslices.yaml"),
@@ -27,7 +23,7 @@ fn karmadas_objects_become_frontends() {
         for manifest in manifests(serde_saphyr::from_str(text).unwrap(), "member2") {
             let Manifest::Object(object) = manifest else { panic!("{manifest:?}") };
             let affected = model.apply(Event::Applied(object));
-            resolver.update(&model, &affected);
+            resolver.update(&model, &affected, Instant::now());
         }
     }
     let frontends: Vec<String> = resolver

@@ -1,18 +1,23 @@
 //! What the maps should hold: a pure function of the model and the node.
 //!
-//! [`frontends_of`] is that function for one Service; the [`Resolver`] keeps its results for all of them, settles who
-//! gets a VIP and port that two Services claim, and yields only what changed.
+//! The [`Resolver`] decides for each Service, keeps the results, settles who gets a VIP and port that two Services claim,
+//! and yields only what changed. What became of every endpoint, and why, it says when asked ([`Resolver::judged`]):
+//! kept for all of them it would be most of the daemon's memory.
 
 mod eligibility;
 mod frontends;
 #[cfg(test)]
 mod karmada_tests;
+mod locality;
 mod maglev;
 mod opt_in;
 mod resolver;
 mod slots;
+#[cfg(test)]
+mod testing;
+mod tiers;
+mod wheel;
 
-pub use frontends::frontends_of;
 pub use opt_in::is_ours;
 pub use resolver::{Changes, Resolver};
 
@@ -22,20 +27,41 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
 /// Every frontend that should exist, by what a client calls.
 pub type Desired = BTreeMap<FrontendKey, Frontend>;
 
-/// What holds for all Services of this daemon.
+/// What the command line says for all Services of this daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct Flags {
     /// `--cluster-name`: this cluster's.
     pub cluster_name: String,
+    /// `--node-name`: this node's, as endpoints of this cluster name it.
+    pub node_name: String,
     /// `--default-algorithm`: where a Service names none.
     pub default_algorithm: Algorithm,
     /// `--all-services`: whatever has a ClusterIP is ours, unless it says otherwise.
     pub all_services: bool,
+    /// `--tier-hold`: for how long a tier must have had enough endpoints before new flows return to it.
+    pub tier_hold: Duration,
+}
+
+/// What a decision depends on beside the Service and its slices.
+#[derive(Clone, Copy, Debug)]
+struct Context<'a> {
+    flags: &'a Flags,
+    here: Here<'a>,
+    standings: &'a BTreeMap<FrontendKey, tiers::Standing>,
+    now: Instant,
+}
+
+/// Where this daemon runs, in this cluster's names.
+#[derive(Clone, Copy, Debug)]
+struct Here<'a> {
+    node: &'a str,
+    zone: Option<&'a str>,
 }
 
 /// What a client calls.
@@ -69,16 +95,19 @@ pub struct Frontend {
     pub slots: Vec<SocketAddr>,
     /// Not in the slots, but flows that are there may stay: serving, yet terminating or not preferred.
     pub serving: Vec<SocketAddr>,
-    /// Every endpoint that the Service's slices list for this port, with what was decided and why.
-    pub endpoints: Vec<JudgedEndpoint>,
+    /// How many endpoints take new flows.
+    pub used: usize,
+    /// Differs when what [`Resolver::judged`] says of its endpoints does.
+    pub fingerprint: u64,
 }
 
-impl Frontend {
-    /// How many endpoints take new flows.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.endpoints.iter().filter(|endpoint| endpoint.verdict.takes_flows()).count()
-    }
+/// A frontend's endpoints, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Every endpoint that the Service's slices list for this port and family, in the order of display.
+    pub endpoints: Vec<JudgedEndpoint>,
+    /// Which tier takes the new flows, counted from 0; `None`: all of them, or the Service has none.
+    pub active_tier: Option<usize>,
 }
 
 /// An endpoint and what became of it.
@@ -89,6 +118,11 @@ pub struct JudgedEndpoint {
     /// Name of the slice that lists it.
     pub slice: String,
     pub verdict: EndpointVerdict,
+    /// The tier of its cluster, counted from 0; `None` if that is in none or the Service has none.
+    pub tier: Option<usize>,
+    /// Its slots of one turn: over those of all endpoints, its share of new flows. With Maglev, before the table is
+    /// made of them.
+    pub slots: usize,
 }
 
 /// Whether an endpoint takes new flows, and if not, why not.
@@ -106,12 +140,40 @@ pub enum EndpointVerdict {
     Duplicate,
     /// Not an address that a pod can have (loopback, link-local, multicast, unspecified …), or port 0.
     Rejected,
+    /// `mcs-proxy.io/clusters` has tiers, and its cluster in none of them.
+    InNoTier,
+    /// Another tier takes the new flows.
+    OtherTier,
+    /// `internalTrafficPolicy: Local` or hints for nodes, and it is not this node's.
+    OtherNode,
+    /// Hints for zones, and it is not this zone's.
+    OtherZone,
+    /// An import, and this cluster's hints give this node endpoints of its own.
+    LocalFirst,
+    /// Its cluster's share of the turn has fewer slots than the cluster has endpoints.
+    ShareTooSmall,
 }
 
 impl EndpointVerdict {
     #[must_use]
     pub const fn takes_flows(self) -> bool {
         matches!(self, Self::Used | Self::UsedTerminating)
+    }
+
+    /// Whether it is only not chosen, or about to go: flows that are there may stay.
+    #[must_use]
+    pub const fn lets_flows_finish(self) -> bool {
+        match self {
+            Self::NotReady
+            | Self::Terminating
+            | Self::InNoTier
+            | Self::OtherTier
+            | Self::OtherNode
+            | Self::OtherZone
+            | Self::LocalFirst
+            | Self::ShareTooSmall => true,
+            Self::Used | Self::UsedTerminating | Self::Duplicate | Self::Rejected => false,
+        }
     }
 
     /// In the words that `mcs-proxy services` prints.
@@ -124,6 +186,12 @@ impl EndpointVerdict {
             Self::Terminating => "terminating",
             Self::Duplicate => "duplicate",
             Self::Rejected => "rejected address",
+            Self::InNoTier => "in no tier",
+            Self::OtherTier => "other tier",
+            Self::OtherNode => "other node",
+            Self::OtherZone => "other zone",
+            Self::LocalFirst => "local hints first",
+            Self::ShareTooSmall => "share below one slot",
         }
     }
 }

@@ -1,4 +1,4 @@
-use crate::model::{ObjectKind, ObjectRef, OptIn, Problem, Service, TrafficPolicy};
+use crate::model::{ObjectKind, ObjectRef, OptIn, Problem, Service};
 
 /// Whether a Service's ClusterIPs are served by us. `enabled: "false"` and another proxy's name beat all.
 ///
@@ -53,13 +53,6 @@ pub(super) fn unserved(service: &Service, ours: bool) -> Vec<Problem> {
             "takes it from kube-proxy, and we serve ClusterIPs alone: nobody serves its node ports, external and \
              load balancer addresses",
             "remove the label and use the annotation mcs-proxy.io/enabled: \"true\"",
-        );
-    }
-    if service.internal_traffic_policy == TrafficPolicy::Local {
-        add(
-            "spec.internalTrafficPolicy",
-            "Local is not honoured yet by this version",
-            "it is served from all endpoints; opt out with mcs-proxy.io/enabled: \"false\" if it must not be",
         );
     }
     found

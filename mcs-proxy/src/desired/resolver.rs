@@ -1,21 +1,42 @@
-use super::{Desired, Frontend, FrontendKey, Settings, frontends_of, opt_in::reference};
+use super::{
+    Context, Desired, Flags, Frontend, FrontendKey, Here, Judged,
+    eligibility::Candidate,
+    frontends::{Decided, Decision, decide},
+    opt_in::reference,
+    tiers::{Active, Standing},
+};
 use crate::model::{Model, NamespacedName, Problem};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 /// Keeps [`Desired`] for all Services, incrementally.
 #[derive(Debug)]
 pub struct Resolver {
-    settings: Settings,
+    flags: Flags,
     desired: Desired,
     /// Who claims a VIP and port; the first one has it. All but the first are the exception.
     claims: BTreeMap<FrontendKey, BTreeSet<Claim>>,
     /// What Services claim and what is wrong with them. Those without either are absent.
-    services: BTreeMap<NamespacedName, Standing>,
+    services: BTreeMap<NamespacedName, Outcome>,
+    /// Of Services with tiers.
+    standings: BTreeMap<NamespacedName, Standings>,
+    /// Services with a tier that is to be returned to, and when.
+    dues: BTreeMap<NamespacedName, Instant>,
+    /// When something was decided last.
+    decided: Instant,
+    /// Endpoints that take new flows, of all frontends.
+    used: usize,
     /// Keys with more than one claim.
     contested: BTreeSet<FrontendKey>,
     /// What is wrong with those who lost a claim; a function of `contested` and `claims`.
     lost: Vec<Problem>,
 }
+
+type Standings = BTreeMap<FrontendKey, Standing>;
+
+const NONE: &Standings = &Standings::new();
 
 /// In the order of precedence: the older Service first, then by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +46,7 @@ struct Claim {
 }
 
 #[derive(Debug, Default)]
-struct Standing {
+struct Outcome {
     created: i64,
     claims: BTreeSet<FrontendKey>,
     problems: Vec<Problem>,
@@ -50,20 +71,24 @@ impl Changes {
 
 impl Resolver {
     #[must_use]
-    pub const fn new(settings: Settings) -> Self {
+    pub fn new(flags: Flags) -> Self {
         Self {
-            settings,
+            flags,
             desired: Desired::new(),
             claims: BTreeMap::new(),
             services: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            dues: BTreeMap::new(),
+            decided: Instant::now(),
+            used: 0,
             contested: BTreeSet::new(),
             lost: Vec::new(),
         }
     }
 
     #[must_use]
-    pub const fn settings(&self) -> &Settings {
-        &self.settings
+    pub const fn flags(&self) -> &Flags {
+        &self.flags
     }
 
     /// What the maps should hold now.
@@ -72,19 +97,61 @@ impl Resolver {
         &self.desired
     }
 
-    /// What is wrong with Services that are ours, beyond what the [`Model`] tells.
-    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.services.values().flat_map(|standing| &standing.problems).chain(&self.lost)
+    /// Services that claim a frontend, or that something is wrong with.
+    pub fn services(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.services.keys()
     }
 
-    /// Recomputes the `affected` Services, and no others unless they take over what an affected one gave up.
-    pub fn update(&mut self, model: &Model, affected: &BTreeSet<NamespacedName>) -> Changes {
+    /// How many endpoints take new flows, each counted once a frontend.
+    #[must_use]
+    pub const fn used(&self) -> usize {
+        self.used
+    }
+
+    /// When to call [`Self::update`] even if nothing changes.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        self.dues.values().copied().min()
+    }
+
+    /// What became of every endpoint of one Service, by frontend; frontends that it lost to another Service are not
+    /// among them.
+    #[must_use]
+    pub fn judged(&self, model: &Model, service: &NamespacedName) -> Vec<(FrontendKey, Judged)> {
+        let Some((_, decision)) = self.decide(model, service, self.decided) else { return Vec::new() };
+        let has =
+            |key: &FrontendKey| self.desired.get(key).is_some_and(|frontend| frontend.service == *service);
+        decision
+            .frontends
+            .into_iter()
+            .filter(|(key, _)| has(key))
+            .map(|(key, Decided { candidates, standing, .. })| {
+                let active_tier = standing.and_then(|standing| match standing.active() {
+                    Active::Tier(tier) => Some(tier),
+                    Active::Pooled => None,
+                });
+                (key, Judged { endpoints: candidates.iter().map(Candidate::judged).collect(), active_tier })
+            })
+            .collect()
+    }
+
+    /// What is wrong with Services that are ours, beyond what the [`Model`] tells.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.services.values().flat_map(|outcome| &outcome.problems).chain(&self.lost)
+    }
+
+    /// Recomputes the `affected` Services and those whose time has come, and no others unless they take over what one
+    /// of those gave up.
+    pub fn update(&mut self, model: &Model, affected: &BTreeSet<NamespacedName>, now: Instant) -> Changes {
+        self.decided = now;
+        let due = self.dues.iter().filter(|(_, due)| **due <= now).map(|(service, _)| service.clone());
+        let affected: BTreeSet<NamespacedName> = affected.iter().cloned().chain(due).collect();
         let mut fresh = BTreeMap::new();
         let mut touched = BTreeSet::new();
-        for service in affected {
+        for service in &affected {
             let (created, frontends, problems) = self.compute(model, service);
             let claims = frontends.keys().copied().collect();
-            touched.extend(self.restate(service, Standing { created, claims, problems }));
+            touched.extend(self.restate(service, Outcome { created, claims, problems }));
             fresh.insert(service.clone(), frontends);
         }
         let changes = self.settle(model, &touched, fresh);
@@ -95,18 +162,46 @@ impl Resolver {
         changes
     }
 
-    fn compute(
+    fn decide<'a>(
         &self,
+        model: &'a Model,
+        key: &NamespacedName,
+        now: Instant,
+    ) -> Option<(i64, Decision<'a>)> {
+        let service = model.service(key)?;
+        let context = Context {
+            flags: &self.flags,
+            here: Here {
+                node: &self.flags.node_name,
+                zone: model.node().and_then(|node| node.zone.as_deref()),
+            },
+            standings: self.standings.get(key).unwrap_or(NONE),
+            now,
+        };
+        Some((service.created, decide(service, model.slices_of(key), &context)))
+    }
+
+    fn compute(
+        &mut self,
         model: &Model,
         key: &NamespacedName,
     ) -> (i64, BTreeMap<FrontendKey, Frontend>, Vec<Problem>) {
-        let Some(service) = model.service(key) else { return Default::default() };
-        let (frontends, problems) = frontends_of(service, model.slices_of(key), &self.settings);
-        (service.created, frontends.into_iter().collect(), problems)
+        let (created, Decision { frontends, problems }) =
+            self.decide(model, key, self.decided).unwrap_or_default();
+        let mut computed = BTreeMap::new();
+        let mut standings = Standings::new();
+        for (frontend_key, Decided { frontend, standing, .. }) in frontends {
+            computed.insert(frontend_key, frontend);
+            standings.extend(standing.map(|standing| (frontend_key, standing)));
+        }
+        let due = standings.values().filter_map(|standing| standing.due(self.flags.tier_hold)).min();
+        replace(&mut self.dues, key, due);
+        replace(&mut self.standings, key, Some(standings).filter(|standings| !standings.is_empty()));
+        (created, computed, problems)
     }
 
     /// Puts a Service's new claims in the place of its old ones; returns both.
-    fn restate(&mut self, service: &NamespacedName, standing: Standing) -> BTreeSet<FrontendKey> {
+    fn restate(&mut self, service: &NamespacedName, outcome: Outcome) -> BTreeSet<FrontendKey> {
         let former = self.services.remove(service).unwrap_or_default();
         let claim = |created| Claim { created, service: service.clone() };
         for key in &former.claims {
@@ -117,12 +212,12 @@ impl Resolver {
                 }
             }
         }
-        for key in &standing.claims {
-            self.claims.entry(*key).or_default().insert(claim(standing.created));
+        for key in &outcome.claims {
+            self.claims.entry(*key).or_default().insert(claim(outcome.created));
         }
-        let touched = former.claims.union(&standing.claims).copied().collect();
-        if !standing.claims.is_empty() || !standing.problems.is_empty() {
-            self.services.insert(service.clone(), standing);
+        let touched = former.claims.union(&outcome.claims).copied().collect();
+        if !outcome.claims.is_empty() || !outcome.problems.is_empty() {
+            self.services.insert(service.clone(), outcome);
         }
         touched
     }
@@ -136,23 +231,28 @@ impl Resolver {
     ) -> Changes {
         let mut changes = Changes::default();
         for &key in touched {
-            let Some(winner) = self.claims.get(&key).and_then(BTreeSet::first) else {
-                if self.desired.remove(&key).is_some() {
+            let Some(Claim { service: winner, .. }) =
+                self.claims.get(&key).and_then(BTreeSet::first).cloned()
+            else {
+                if let Some(former) = self.desired.remove(&key) {
+                    self.used -= former.used;
                     changes.removals.insert(key);
                 }
                 continue;
             };
-            let current = self.desired.get(&key);
-            if !fresh.contains_key(&winner.service) {
-                if current.is_some_and(|frontend| frontend.service == winner.service) {
+            if !fresh.contains_key(&winner) {
+                if self.desired.get(&key).is_some_and(|frontend| frontend.service == winner) {
                     continue;
                 }
-                fresh.insert(winner.service.clone(), self.compute(model, &winner.service).1);
+                let computed = self.compute(model, &winner).1;
+                fresh.insert(winner.clone(), computed);
             }
-            let frontend = fresh.get_mut(&winner.service).and_then(|frontends| frontends.remove(&key));
+            let current = self.desired.get(&key);
+            let frontend = fresh.get_mut(&winner).and_then(|frontends| frontends.remove(&key));
             if let Some(frontend) = frontend
                 && current != Some(&frontend)
             {
+                self.used = self.used - current.map_or(0, |frontend| frontend.used) + frontend.used;
                 self.desired.insert(key, frontend.clone());
                 changes.upserts.insert(key, frontend);
             }
@@ -186,6 +286,13 @@ impl Resolver {
         };
         claims.filter_map(loser).collect()
     }
+}
+
+fn replace<V>(map: &mut BTreeMap<NamespacedName, V>, key: &NamespacedName, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key.clone(), value),
+        None => map.remove(key),
+    };
 }
 
 #[cfg(test)]

@@ -1,17 +1,14 @@
 use super::*;
 use crate::{
+    desired::testing::flags,
     model::{
         EndpointSlice, ObjectKind, OptIn, Service, ServicePort,
         testing::{cases, endpoint, key, service, slice},
     },
     source::{Event, Object},
 };
-use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
+use mcs_proxy_ebpf::abi::Protocol;
 use proptest::prelude::*;
-
-fn settings() -> Settings {
-    Settings { cluster_name: "member2".into(), default_algorithm: Algorithm::RoundRobin, all_services: false }
-}
 
 /// A model and what follows from it.
 struct Core {
@@ -21,12 +18,12 @@ struct Core {
 
 impl Core {
     fn new() -> Self {
-        Self { model: Model::default(), resolver: Resolver::new(settings()) }
+        Self { model: Model::default(), resolver: Resolver::new(flags()) }
     }
 
     fn apply(&mut self, event: Event) -> Changes {
         let affected = self.model.apply(event);
-        self.resolver.update(&self.model, &affected)
+        self.resolver.update(&self.model, &affected, Instant::now())
     }
 
     fn put(&mut self, service: Service) -> Changes {

@@ -1,21 +1,31 @@
-//! Services and EndpointSlices as mcs-proxy understands them: decoded, typed, without I/O.
+//! Services, EndpointSlices and what goes with them, as mcs-proxy understands them: decoded, typed, without I/O.
 
 mod algorithm;
+mod cluster;
 mod importer;
+mod node;
 mod problem;
 mod service;
+mod settings;
 mod slice;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
+mod tiers;
 mod validation;
 
 pub use algorithm::{UnknownAlgorithm, algorithm_name, parse_algorithm};
+pub use cluster::check_cluster_name;
 pub use importer::{SliceMetadata, source_cluster};
+pub use node::Node;
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
-pub use slice::{Endpoint, EndpointSlice, SlicePort, SourceCluster};
+pub use settings::{
+    ClusterSettings, ClusterState, MODE_KEY, Mode, OnFailure, Settings, SettingsObject, Zones,
+};
+pub use slice::{Endpoint, EndpointSlice, Hints, SlicePort, SourceCluster};
 pub use store::Model;
+pub use tiers::{ClusterSelector, LARGEST_SHARE, Member, MinReady, PreferenceError, Tier, Tiers};
 pub use validation::rejection;
 
 use std::fmt;

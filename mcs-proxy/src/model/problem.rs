@@ -23,7 +23,7 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ObjectRef {
     pub kind: ObjectKind,
-    /// Empty for a file.
+    /// Empty for a file and for what has none.
     pub namespace: String,
     pub name: String,
 }
@@ -34,8 +34,10 @@ impl fmt::Display for ObjectRef {
         // Files, and objects from files, may be called anything; a log line stays a line.
         let (namespace, name) = (namespace.escape_debug(), name.escape_debug());
         match kind {
-            ObjectKind::Service | ObjectKind::EndpointSlice => write!(formatter, "{kind} {namespace}/{name}"),
-            ObjectKind::File => write!(formatter, "{kind} {name}"),
+            ObjectKind::Service | ObjectKind::EndpointSlice | ObjectKind::ConfigMap => {
+                write!(formatter, "{kind} {namespace}/{name}")
+            }
+            ObjectKind::Node | ObjectKind::File => write!(formatter, "{kind} {name}"),
         }
     }
 }
@@ -44,6 +46,10 @@ impl fmt::Display for ObjectRef {
 pub enum ObjectKind {
     Service,
     EndpointSlice,
+    /// The one this daemon runs on.
+    Node,
+    /// The one of the [`Settings`](super::Settings).
+    ConfigMap,
     /// A file of the directory source, or the directory itself. Only ever the object of a [`Problem`].
     File,
 }
@@ -53,6 +59,8 @@ impl fmt::Display for ObjectKind {
         formatter.write_str(match self {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+            Self::ConfigMap => "ConfigMap",
             Self::File => "File",
         })
     }

@@ -1,4 +1,4 @@
-use super::{NamespacedName, Problem};
+use super::{MinReady, NamespacedName, Problem, Tiers};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::net::IpAddr;
 
@@ -18,6 +18,10 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `mcs-proxy.io/algorithm`; `None`: the daemon's default.
     pub algorithm: Option<Algorithm>,
+    /// `mcs-proxy.io/clusters`; `None`: all clusters alike, this one's hints first.
+    pub clusters: Option<Tiers>,
+    /// `mcs-proxy.io/min-ready`; `None`: 1.
+    pub min_ready: Option<MinReady>,
     pub session_affinity: SessionAffinity,
     pub internal_traffic_policy: TrafficPolicy,
     /// Has node ports, external IPs or load balancer addresses, which mcs-proxy does not serve.
@@ -30,13 +34,19 @@ pub struct Service {
 impl Service {
     /// Puts `previous`'s values where this one's were malformed: a value that cannot be read changes nothing.
     pub(super) fn keep_last_good_of(&mut self, previous: &Self) {
-        let Malformed { opt_in, algorithm } = self.malformed;
+        let Malformed { opt_in, algorithm, clusters, min_ready } = self.malformed;
         // What else may have opted it in, the label, was read well and may have changed.
         if opt_in && matches!(previous.opt_in, OptIn::Annotation | OptIn::Refused) {
             self.opt_in = previous.opt_in;
         }
         if algorithm {
             self.algorithm = previous.algorithm;
+        }
+        if clusters {
+            self.clusters.clone_from(&previous.clusters);
+        }
+        if min_ready {
+            self.min_ready = previous.min_ready;
         }
     }
 }
@@ -48,6 +58,10 @@ pub struct Malformed {
     pub opt_in: bool,
     /// `mcs-proxy.io/algorithm`
     pub algorithm: bool,
+    /// `mcs-proxy.io/clusters`
+    pub clusters: bool,
+    /// `mcs-proxy.io/min-ready`
+    pub min_ready: bool,
 }
 
 /// What the object itself says about being served by us.

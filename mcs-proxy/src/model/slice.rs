@@ -61,4 +61,13 @@ pub struct Endpoint {
     pub node_name: Option<String>,
     /// As `node_name`.
     pub zone: Option<String>,
+    /// For whom its cluster's controller means it; `None`: it says nothing of that.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// `hints`: names of nodes and zones of the *source* cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    pub for_nodes: Vec<String>,
+    pub for_zones: Vec<String>,
 }

@@ -1,13 +1,15 @@
-use super::{EndpointSlice, NamespacedName, ObjectKind, ObjectRef, Problem, Service};
+use super::{
+    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, Settings, SettingsObject,
+};
 use crate::source::{Event, Object};
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
 };
 
-/// The Services and EndpointSlices as the source last told them, whether or not they are served by us: an annotation
-/// may change that at any time.
-#[derive(Debug, Default)]
+/// The objects as the source last told them, Services whether or not they are served by us: an annotation may change
+/// that at any time.
+#[derive(Debug)]
 pub struct Model {
     services: BTreeMap<NamespacedName, Service>,
     /// By the Service they belong to, then by name, in the order in which kube-proxy reads them.
@@ -18,11 +20,37 @@ pub struct Model {
     flaws: BTreeMap<ObjectRef, Vec<Problem>>,
     /// Of objects and files that could not be read; what was last good of them is still in the maps above.
     unreadable: BTreeMap<ObjectRef, BTreeSet<Problem>>,
-    services_synced: bool,
-    slices_synced: bool,
+    node: Option<Node>,
+    settings: Settings,
+    /// Of the ConfigMap that `settings` are from.
+    settings_key: Option<NamespacedName>,
+    /// Kinds of which no complete list has arrived yet.
+    awaited: BTreeSet<ObjectKind>,
+}
+
+impl Default for Model {
+    /// One that awaits Services and EndpointSlices.
+    fn default() -> Self {
+        Self::awaiting([ObjectKind::Service, ObjectKind::EndpointSlice])
+    }
 }
 
 impl Model {
+    /// A model that is synced once it has had a complete list of each of these kinds.
+    pub fn awaiting(kinds: impl IntoIterator<Item = ObjectKind>) -> Self {
+        Self {
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            flaws: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            node: None,
+            settings: Settings::default(),
+            settings_key: None,
+            awaited: kinds.into_iter().collect(),
+        }
+    }
+
     /// Takes an event in and says which Services it may change. Empty if nothing changed.
     pub fn apply(&mut self, event: Event) -> BTreeSet<NamespacedName> {
         let mut affected = BTreeSet::new();
@@ -42,8 +70,20 @@ impl Model {
 
     /// Whether a complete list of every kind has arrived. Until then what is missing may only be late.
     #[must_use]
-    pub const fn is_synced(&self) -> bool {
-        self.services_synced && self.slices_synced
+    pub fn is_synced(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    /// This node, if it is known.
+    #[must_use]
+    pub const fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// What the operator says of clusters and of everything; the defaults without a ConfigMap.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     #[must_use]
@@ -70,6 +110,8 @@ impl Model {
         match object {
             Object::Service(service) => self.put_service(service, affected),
             Object::EndpointSlice(slice) => self.put_slice(slice, affected),
+            Object::Node(node) => self.put_node(node, affected),
+            Object::Settings(settings) => self.put_settings(settings, affected),
         }
     }
 
@@ -101,6 +143,33 @@ impl Model {
         }
     }
 
+    fn put_node(&mut self, mut node: Node, affected: &mut BTreeSet<NamespacedName>) {
+        self.note_flaws(ObjectKind::Node, &node.key, mem::take(&mut node.problems));
+        if self.node.as_ref() != Some(&node) {
+            self.node = Some(node);
+            self.affect_all(affected);
+        }
+    }
+
+    fn put_settings(&mut self, mut object: SettingsObject, affected: &mut BTreeSet<NamespacedName>) {
+        self.note_flaws(ObjectKind::ConfigMap, &object.key, mem::take(&mut object.problems));
+        object.keep_last_good_of(&self.settings);
+        self.settings_key = Some(object.key);
+        self.change_settings(object.settings, affected);
+    }
+
+    fn change_settings(&mut self, settings: Settings, affected: &mut BTreeSet<NamespacedName>) {
+        if self.settings != settings {
+            self.settings = settings;
+            self.affect_all(affected);
+        }
+    }
+
+    /// What every Service's endpoints are judged by has changed.
+    fn affect_all(&self, affected: &mut BTreeSet<NamespacedName>) {
+        affected.extend(self.services.keys().cloned());
+    }
+
     fn remove(&mut self, kind: ObjectKind, key: &NamespacedName, affected: &mut BTreeSet<NamespacedName>) {
         match kind {
             ObjectKind::Service => {
@@ -113,6 +182,16 @@ impl Model {
                     self.take_slice(NamespacedName::new(&*key.namespace, service), &key.name, affected);
                 }
             }
+            ObjectKind::Node => {
+                if self.node.take_if(|node| node.key == *key).is_some() {
+                    self.affect_all(affected);
+                }
+            }
+            ObjectKind::ConfigMap => {
+                if self.settings_key.take_if(|settings| settings == key).is_some() {
+                    self.change_settings(Settings::default(), affected);
+                }
+            }
             ObjectKind::File => return,
         }
         self.note_flaws(kind, key, Vec::new());
@@ -122,6 +201,8 @@ impl Model {
         let mut gone: BTreeSet<NamespacedName> = match kind {
             ObjectKind::Service => self.services.keys().cloned().collect(),
             ObjectKind::EndpointSlice => self.owners.keys().cloned().collect(),
+            ObjectKind::Node => self.node.iter().map(|node| node.key.clone()).collect(),
+            ObjectKind::ConfigMap => self.settings_key.iter().cloned().collect(),
             ObjectKind::File => return,
         };
         for object in objects.into_iter().filter(|object| object.kind() == kind) {
@@ -131,11 +212,7 @@ impl Model {
         for key in gone {
             self.remove(kind, &key, affected);
         }
-        match kind {
-            ObjectKind::Service => self.services_synced = true,
-            ObjectKind::EndpointSlice => self.slices_synced = true,
-            ObjectKind::File => {}
-        }
+        self.awaited.remove(&kind);
     }
 
     fn take_slice(&mut self, service: NamespacedName, slice: &str, affected: &mut BTreeSet<NamespacedName>) {

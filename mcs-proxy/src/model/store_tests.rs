@@ -83,7 +83,7 @@ fn a_malformed_value_keeps_the_last_good_one_and_the_rest_changes() {
     let malformed = Service {
         opt_in: OptIn::Unsaid,
         algorithm: None,
-        malformed: Malformed { opt_in: true, algorithm: true },
+        malformed: Malformed { opt_in: true, algorithm: true, ..Malformed::default() },
         ..service("a", "10.13.0.2")
     };
     model.apply(put_service(malformed.clone()));
@@ -116,7 +116,7 @@ fn a_malformed_annotation_keeps_what_the_annotation_said_and_not_what_the_label_
     ] {
         let mut model = Model::default();
         model.apply(put_service(Service { opt_in: before, ..service("a", "10.13.0.1") }));
-        let malformed = Malformed { opt_in: true, algorithm: false };
+        let malformed = Malformed { opt_in: true, ..Malformed::default() };
         model.apply(put_service(Service { opt_in: now, malformed, ..service("a", "10.13.0.1") }));
         assert_eq!(model.service(&key("a")).unwrap().opt_in, expected, "{before:?} {now:?}");
     }
@@ -142,4 +142,24 @@ fn problems_last_as_long_as_their_cause() {
     model.apply(put_service(flawed));
     model.apply(Event::Deleted(ObjectKind::Service, key("a")));
     assert_eq!(messages(&model), <[&str; 0]>::default());
+}
+
+#[test]
+fn a_change_of_our_node_affects_every_service_and_a_heartbeat_none() {
+    let mut model = Model::default();
+    model.apply(put_service(service("a", "10.13.0.1")));
+    model.apply(put_service(service("b", "10.13.0.2")));
+    let node = |zone: &str| Node {
+        key: NamespacedName::new("", "member2-node-1"),
+        zone: Some(zone.into()),
+        addresses: Vec::new(),
+        problems: Vec::new(),
+    };
+    let all = BTreeSet::from(["a", "b"].map(key));
+    assert_eq!(model.apply(Event::Applied(Object::Node(node("zone-a")))), all);
+    assert!(model.apply(Event::Replaced(ObjectKind::Node, vec![Object::Node(node("zone-a"))])).is_empty());
+    assert_eq!(model.apply(Event::Applied(Object::Node(node("zone-b")))), all);
+    assert_eq!(model.node().unwrap().zone.as_deref(), Some("zone-b"));
+    assert_eq!(model.apply(Event::Replaced(ObjectKind::Node, vec![])), all);
+    assert_eq!(model.node(), None);
 }

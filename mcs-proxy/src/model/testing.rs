@@ -23,6 +23,8 @@ pub(crate) fn service(name: &str, vip: &str) -> Service {
         cluster_ips: vec![vip.parse().unwrap()],
         ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80 }],
         algorithm: None,
+        clusters: None,
+        min_ready: None,
         session_affinity: SessionAffinity::None,
         internal_traffic_policy: TrafficPolicy::Cluster,
         externally_exposed: false,
@@ -57,5 +59,13 @@ pub(crate) fn endpoint(address: &str, condition: &str) -> Endpoint {
         "published" => (true, true, true),
         other => panic!("no condition `{other}`"),
     };
-    Endpoint { address: address.parse().unwrap(), ready, serving, terminating, node_name: None, zone: None }
+    Endpoint {
+        address: address.parse().unwrap(),
+        ready,
+        serving,
+        terminating,
+        node_name: None,
+        zone: None,
+        hints: None,
+    }
 }

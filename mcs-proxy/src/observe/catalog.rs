@@ -6,8 +6,8 @@
 //! hold.
 
 use crate::{
-    desired::{Desired, EndpointVerdict, Frontend, FrontendKey, JudgedEndpoint},
-    model::SourceCluster,
+    desired::{EndpointVerdict, Frontend, FrontendKey, Judged, JudgedEndpoint, Resolver},
+    model::{Model, SourceCluster},
 };
 use mcs_proxy_ebpf::abi::Protocol;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,10 @@ pub struct CatalogFrontend {
     pub name: String,
     pub port_name: String,
     pub endpoints: Vec<CatalogEndpoint>,
+    /// Which tier of `mcs-proxy.io/clusters` takes the new flows, counted from 1; none: all of them together, or the
+    /// Service has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_tier: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +51,9 @@ pub struct CatalogEndpoint {
     pub cluster: String,
     pub slice: String,
     pub verdict: String,
+    /// The tier of its cluster, counted from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<usize>,
 }
 
 impl CatalogFrontend {
@@ -93,11 +100,21 @@ pub const fn protocol_name(protocol: Protocol) -> &'static str {
 }
 
 impl Catalog {
+    /// Of all frontends that should be in the maps.
     #[must_use]
-    pub fn new(cluster: &str, desired: &Desired) -> Self {
-        let frontends =
-            desired.iter().map(|(key, frontend)| catalog_frontend(cluster, key, frontend)).collect();
-        Self { cluster: cluster.to_owned(), frontends }
+    pub fn new(model: &Model, resolver: &Resolver) -> Self {
+        let cluster = &resolver.flags().cluster_name;
+        let mut frontends = Vec::with_capacity(resolver.desired().len());
+        for service in resolver.services() {
+            for (key, judged) in resolver.judged(model, service) {
+                if let Some(frontend) = resolver.desired().get(&key) {
+                    frontends.push((key, catalog_frontend(cluster, &key, frontend, &judged)));
+                }
+            }
+        }
+        frontends.sort_by_key(|(key, _)| *key);
+        let frontends = frontends.into_iter().map(|(_, frontend)| frontend).collect();
+        Self { cluster: cluster.clone(), frontends }
     }
 
     /// The catalog that the last daemon of this run directory wrote; an empty one if none did.
@@ -126,7 +143,12 @@ impl Catalog {
     }
 }
 
-fn catalog_frontend(cluster: &str, key: &FrontendKey, frontend: &Frontend) -> CatalogFrontend {
+fn catalog_frontend(
+    cluster: &str,
+    key: &FrontendKey,
+    frontend: &Frontend,
+    judged: &Judged,
+) -> CatalogFrontend {
     let endpoint = |endpoint: &JudgedEndpoint| CatalogEndpoint {
         address: endpoint.address.ip(),
         port: endpoint.address.port(),
@@ -136,6 +158,7 @@ fn catalog_frontend(cluster: &str, key: &FrontendKey, frontend: &Frontend) -> Ca
         },
         slice: endpoint.slice.clone(),
         verdict: endpoint.verdict.as_str().to_owned(),
+        tier: endpoint.tier.map(|tier| tier + 1),
     };
     CatalogFrontend {
         vip: key.vip,
@@ -144,6 +167,7 @@ fn catalog_frontend(cluster: &str, key: &FrontendKey, frontend: &Frontend) -> Ca
         namespace: frontend.service.namespace.clone(),
         name: frontend.service.name.clone(),
         port_name: frontend.port_name.clone(),
-        endpoints: frontend.endpoints.iter().map(endpoint).collect(),
+        endpoints: judged.endpoints.iter().map(endpoint).collect(),
+        active_tier: judged.active_tier.map(|tier| tier + 1),
     }
 }

@@ -3,28 +3,34 @@
 pub mod decode;
 pub mod directory;
 pub mod kubernetes;
+mod scope;
 mod spec;
 
+pub use scope::Scope;
+#[cfg(test)]
+pub(crate) use scope::testing as testing_scope;
 pub use spec::{SourceSpec, UnknownSource};
 
-use crate::model::{EndpointSlice, NamespacedName, ObjectKind, ObjectRef, Problem, Service};
+use crate::model::{
+    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, SettingsObject,
+};
 use tokio::sync::mpsc;
 
-/// Sends the objects of `source` until the receiver is dropped. `cluster_name` is this cluster's (`--cluster-name`);
-/// `locations` are for the API server's kubeconfig.
+/// Sends the objects of `source` that are in `scope` until the receiver is dropped. `locations` are for the API
+/// server's kubeconfig.
 ///
 /// # Errors
 /// Only at the start: the directory or the kubeconfig is of no use. Later troubles are logged or told as
 /// [`Event::Problem`], and outlasted.
 pub async fn run(
     source: &SourceSpec,
-    cluster_name: &str,
+    scope: &Scope,
     locations: &kubernetes::Locations,
     events: mpsc::Sender<Event>,
 ) -> Result<(), SourceError> {
     match source {
-        SourceSpec::Kubernetes => kubernetes::run(locations, cluster_name, events).await?,
-        SourceSpec::Directory(path) => directory::run(path, cluster_name, events).await?,
+        SourceSpec::Kubernetes => kubernetes::run(locations, scope, events).await?,
+        SourceSpec::Directory(path) => directory::run(path, scope, events).await?,
     }
     Ok(())
 }
@@ -50,6 +56,10 @@ pub enum SourceError {
     Kubernetes(#[from] kubernetes::KubernetesError),
 }
 
+/// What every source tells of, each with a complete list at first, if an empty one.
+pub const KINDS: [ObjectKind; 4] =
+    [ObjectKind::Service, ObjectKind::EndpointSlice, ObjectKind::Node, ObjectKind::ConfigMap];
+
 /// What a source tells the daemon's writer, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -70,6 +80,8 @@ pub enum Event {
 pub enum Object {
     Service(Service),
     EndpointSlice(EndpointSlice),
+    Node(Node),
+    Settings(SettingsObject),
 }
 
 impl Object {
@@ -78,6 +90,8 @@ impl Object {
         match self {
             Self::Service(_) => ObjectKind::Service,
             Self::EndpointSlice(_) => ObjectKind::EndpointSlice,
+            Self::Node(_) => ObjectKind::Node,
+            Self::Settings(_) => ObjectKind::ConfigMap,
         }
     }
 
@@ -86,6 +100,8 @@ impl Object {
         match self {
             Self::Service(service) => &service.key,
             Self::EndpointSlice(slice) => &slice.key,
+            Self::Node(node) => &node.key,
+            Self::Settings(settings) => &settings.key,
         }
     }
 
@@ -94,6 +110,8 @@ impl Object {
         match self {
             Self::Service(service) => &service.problems,
             Self::EndpointSlice(slice) => &slice.problems,
+            Self::Node(node) => &node.problems,
+            Self::Settings(settings) => &settings.problems,
         }
     }
 
@@ -101,6 +119,8 @@ impl Object {
         match self {
             Self::Service(service) => &mut service.problems,
             Self::EndpointSlice(slice) => &mut slice.problems,
+            Self::Node(node) => &mut node.problems,
+            Self::Settings(settings) => &mut settings.problems,
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn rows(family: Family) -> Vec<Row> {
 }
 
 fn load() -> Programs {
-    Programs::load_at(SIZES, TickRate::of_this_kernel().unwrap().per_second())
+    Programs::load_at(SIZES, SIZES.flows / 4, TickRate::of_this_kernel().unwrap().per_second())
 }
 
 struct Bench {
@@ -53,7 +53,7 @@ fn warm(family: Family) -> Vec<Row> {
     }
     // Translated back and forth between two.
     let two = Chain::new(&mut bench.programs, family, 2);
-    let now = now(&mut bench.programs);
+    let now = bench.programs.now();
     two.establish(&mut bench.programs, client, now);
     for (program, from, to) in [("from_pod", client, two.first()), ("to_pod", two.first(), client)] {
         let packet = Segment::tcp(from, to, "A", 2).bytes();
@@ -76,7 +76,7 @@ fn warm(family: Family) -> Vec<Row> {
 fn filled(family: Family) -> Vec<Row> {
     let mut bench = Bench { family, maps: Maps::Filled, programs: load(), rows: Vec::new() };
     let all = Chain::new(&mut bench.programs, family, FRONTENDS);
-    let now = now(&mut bench.programs);
+    let now = bench.programs.now();
     for port in 1..=CLIENTS {
         all.establish(&mut bench.programs, family.client(port), now);
     }
@@ -149,11 +149,6 @@ impl Bench {
         }
         assert!(self.programs.verdict(verdict) > 0);
     }
-}
-
-fn now(programs: &mut Programs) -> u32 {
-    let options = TestRunOptions { data_in: Some(&[0; 14]), ..TestRunOptions::default() };
-    programs.program("clock").test_run(options).unwrap().return_value
 }
 
 /// One run of a program on a packet, averaged by the kernel over `repeat` runs.

@@ -36,7 +36,8 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
         affinity_seconds: 0,
         slots: slots.iter().copied().map(address).collect(),
         serving: Vec::new(),
-        endpoints: Vec::new(),
+        used: slots.len(),
+        fingerprint: 0,
     };
     frontends.iter().map(|(n, slots)| (key(*n), frontend(slots))).collect()
 }

@@ -55,9 +55,10 @@ fn desired(round: u64) -> Desired {
                 port_name: String::new(),
                 algorithm: if service == 1 { Algorithm::Random } else { Algorithm::RoundRobin },
                 affinity_seconds: if service == 2 { 10_800 } else { 0 },
+                used: usize::from(count),
+                fingerprint: 0,
                 slots,
                 serving: Vec::new(),
-                endpoints: Vec::new(),
             };
             (key, frontend)
         })

@@ -5,4 +5,5 @@ mod answers;
 mod changes;
 mod spread;
 mod stage;
+mod tiers;
 mod untouched;

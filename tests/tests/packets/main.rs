@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod choice;
+mod differential;
 mod icmp;
 mod life;
 mod programs;

@@ -72,13 +72,17 @@ impl Programs {
     }
 
     pub(crate) fn load_with(sizes: MapSizes) -> Self {
-        // In these tests a second passes with every tick.
-        Self::load_at(sizes, 1)
+        Self::load_with_share(sizes, FLOWS_PER_INTERFACE.max(sizes.flows / 4))
     }
 
-    pub(crate) fn load_at(sizes: MapSizes, ticks_per_second: u32) -> Self {
+    /// With so many established flows for each interface. A second passes with every tick.
+    pub(crate) fn load_with_share(sizes: MapSizes, flows_per_interface: u32) -> Self {
+        Self::load_at(sizes, flows_per_interface, 1)
+    }
+
+    pub(crate) fn load_at(sizes: MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> Self {
         netns::enter_new().expect("a network namespace needs root: run `cargo xtask test` as root");
-        let ebpf = with_three_capabilities(|| load(&sizes, ticks_per_second));
+        let ebpf = with_three_capabilities(|| load(&sizes, flows_per_interface, ticks_per_second));
         Self { ebpf, next_frontend: 1, next_element: 1 }
     }
 
@@ -149,10 +153,21 @@ impl Programs {
     /// Runs a program once on a packet of the interface given and tells its verdict by the counter that moved: by
     /// one, and no other.
     pub(crate) fn run(&mut self, program: &str, packet: &[u8], interface: u32) -> Outcome {
-        let before = self.verdicts();
+        let mut verdicts = self.verdicts();
+        self.run_counted(program, packet, interface, &mut verdicts)
+    }
+
+    /// The same, for who runs many: `verdicts` are the counters as they were left and as they are now.
+    pub(crate) fn run_counted(
+        &mut self,
+        program: &str,
+        packet: &[u8],
+        interface: u32,
+        verdicts: &mut BTreeMap<Verdict, u64>,
+    ) -> Outcome {
         let (returned, bytes) = test_run(self.program(program), packet, interface);
-        let after = self.verdicts();
-        let moved: Vec<_> = after
+        let before = std::mem::replace(verdicts, self.verdicts());
+        let moved: Vec<_> = verdicts
             .iter()
             .filter(|(verdict, count)| before[verdict] != **count && **verdict != Verdict::NotPromoted)
             .collect();
@@ -180,7 +195,7 @@ impl Programs {
         self.verdicts()[&verdict]
     }
 
-    fn verdicts(&self) -> BTreeMap<Verdict, u64> {
+    pub(crate) fn verdicts(&self) -> BTreeMap<Verdict, u64> {
         let map = PerCpuArray::<_, u64>::try_from(self.ebpf.map("verdicts").unwrap()).unwrap();
         Verdict::ALL
             .into_iter()
@@ -274,14 +289,16 @@ impl Programs {
 
     /// Waits until the programs' clock has moved on by this many ticks.
     pub(crate) fn wait_ticks(&mut self, ticks: u32) {
-        let mut now = || {
-            let options = TestRunOptions { data_in: Some(&[0; 14]), ..TestRunOptions::default() };
-            self.program("clock").test_run(options).unwrap().return_value
-        };
-        let start = now();
-        while now().wrapping_sub(start) < ticks {
+        let start = self.now();
+        while self.now().wrapping_sub(start) < ticks {
             std::thread::yield_now();
         }
+    }
+
+    /// What the programs' clock shows, in ticks.
+    pub(crate) fn now(&mut self) -> u32 {
+        let options = TestRunOptions { data_in: Some(&[0; 14]), ..TestRunOptions::default() };
+        self.program("clock").test_run(options).unwrap().return_value
     }
 
     /// Makes every affinity entry name another backend's id, as if two entries had been read as one.
@@ -293,7 +310,7 @@ impl Programs {
         }
     }
 
-    fn array<T: aya::Pod>(&mut self, map: MapName) -> Array<&mut MapData, T> {
+    pub(crate) fn array<T: aya::Pod>(&mut self, map: MapName) -> Array<&mut MapData, T> {
         Array::try_from(self.ebpf.map_mut(map.as_str()).unwrap()).unwrap()
     }
 
@@ -302,9 +319,8 @@ impl Programs {
     }
 }
 
-fn load(sizes: &MapSizes, ticks_per_second: u32) -> Ebpf {
+fn load(sizes: &MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> Ebpf {
     let mut loader = EbpfLoader::new();
-    let flows_per_interface = FLOWS_PER_INTERFACE.max(sizes.flows / 4);
     loader
         .override_global("AYA_LOG_LEVEL", &0_u8, true)
         .override_global("FLOWS_PER_INTERFACE", &flows_per_interface, true)

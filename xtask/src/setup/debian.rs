@@ -28,7 +28,8 @@ const GO: &str = "golang-go";
 
 /// Programs that the demo and the tests call, with their packages.
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
-const TEST: [(&str, &str); 2] = [("openssl", "openssl"), ("ethtool", "ethtool")];
+const TEST: [(&str, &str); 3] =
+    [("openssl", "openssl"), ("ethtool", "ethtool"), ("iptables-save", "iptables")];
 
 /// The packages that are missing for a purpose.
 pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static str> {

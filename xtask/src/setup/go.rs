@@ -29,7 +29,9 @@ pub(crate) fn ensure(workspace: &Path, beside: Beside) -> Result<PathBuf> {
         say(
             "The tests run against a real API server, which is built from Go modules. Install Go 1.26 or later,",
         );
-        say("or point KUBEBUILDER_ASSETS at a folder with etcd, kube-apiserver and kube-controller-manager,");
+        say(
+            "or point KUBEBUILDER_ASSETS at a folder with etcd, kube-apiserver, kube-controller-manager and kube-proxy,",
+        );
         say("and run the same command again.");
         bail!("Go is missing");
     };

@@ -16,8 +16,6 @@ const SOURCES: &str = "tests/kubeparts";
 /// What they were built from, beside them.
 const STAMP: &str = "built-from";
 const PARTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy"];
-/// The least that a folder of someone else's must have.
-const NEEDED: [&str; 3] = ["etcd", "kube-apiserver", "kube-controller-manager"];
 
 /// The folder with Kubernetes' programs.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ pub(crate) fn assets(workspace: &Path) -> Assets {
 pub(crate) fn ensure(workspace: &Path, beside: Beside) -> Result<()> {
     match assets(workspace) {
         Assets::Given(folder) => {
-            let missing: Vec<_> = NEEDED.into_iter().filter(|part| !folder.join(part).exists()).collect();
+            let missing: Vec<_> = PARTS.into_iter().filter(|part| !folder.join(part).exists()).collect();
             if !missing.is_empty() {
                 let folder = folder.display();
                 bail!(

@@ -38,7 +38,8 @@ fn frontend(slots: &[u8], serving: &[u8]) -> Frontend {
         affinity_seconds: 0,
         slots: slots.iter().copied().map(address).collect(),
         serving: serving.iter().copied().map(address).collect(),
-        endpoints: Vec::new(),
+        used: 0,
+        fingerprint: 0,
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{report::shown, service, slice};
+use super::{node, report::shown, service, settings, slice};
 use crate::{
     model::{NamespacedName, ObjectKind, ObjectRef, Problem},
     source::Object,
@@ -73,6 +73,8 @@ fn collect(
     let (kind, valid_version) = match kind.as_str() {
         "Service" => (ObjectKind::Service, "v1"),
         "EndpointSlice" => (ObjectKind::EndpointSlice, "discovery.k8s.io/v1"),
+        "Node" => (ObjectKind::Node, "v1"),
+        "ConfigMap" => (ObjectKind::ConfigMap, "v1"),
         _ => return,
     };
     let (group, valid_group) = (version.map(group), group(valid_version));
@@ -85,7 +87,8 @@ fn collect(
         return;
     };
     let namespace = metadata.and_then(|metadata| metadata.get("namespace")).and_then(Value::as_str);
-    let key = NamespacedName::new(namespace.unwrap_or("default"), name);
+    let namespace = if kind == ObjectKind::Node { "" } else { namespace.unwrap_or("default") };
+    let key = NamespacedName::new(namespace, name);
     if version.is_some_and(|version| version != valid_version) {
         let message = format!("`{}` is not read", shown(version.unwrap_or_default()));
         found.push(unreadable(kind, key, "apiVersion".into(), message, &format!("write {valid_version}")));
@@ -93,6 +96,8 @@ fn collect(
     }
     let decoded = match kind {
         ObjectKind::Service => typed(document).map(|object| Some(Object::Service(service(&object)))),
+        ObjectKind::Node => typed(document).map(|object| Some(Object::Node(node(&object)))),
+        ObjectKind::ConfigMap => typed(document).map(|object| Some(Object::Settings(settings(&object)))),
         ObjectKind::EndpointSlice | ObjectKind::File => {
             typed(document).map(|object| slice(&object, cluster_name).map(Object::EndpointSlice))
         }

@@ -5,12 +5,16 @@
 //! that is not even of its type ([`Manifest::Unreadable`]) is the source's to keep as it last was.
 
 mod manifest;
+mod node;
 mod report;
 mod service;
+mod settings;
 mod slice;
 
 pub use manifest::{Manifest, manifests};
+pub use node::node;
 pub use service::service;
+pub use settings::settings;
 pub use slice::slice;
 
 #[cfg(test)]

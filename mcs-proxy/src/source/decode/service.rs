@@ -1,17 +1,22 @@
 use super::report::{Report, shown};
 use crate::model::{
-    Malformed, NamespacedName, ObjectKind, ObjectRef, OptIn, Service, ServicePort, SessionAffinity,
-    TrafficPolicy, parse_algorithm, rejection,
+    Malformed, MinReady, NamespacedName, ObjectKind, ObjectRef, OptIn, PreferenceError, Service, ServicePort,
+    SessionAffinity, Tiers, TrafficPolicy, parse_algorithm, rejection,
 };
 use k8s_openapi::api::core::v1 as api;
-use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
+use mcs_proxy_ebpf::abi::Protocol;
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// `"true"` opts in, `"false"` opts out.
 const ENABLED: &str = "mcs-proxy.io/enabled";
 const ALGORITHM: &str = "mcs-proxy.io/algorithm";
+/// Tiers of clusters, see [`Tiers`].
+const CLUSTERS: &str = "mcs-proxy.io/clusters";
+/// When a tier is good enough, see [`MinReady`].
+const MIN_READY: &str = "mcs-proxy.io/min-ready";
+const READ: [&str; 4] = [ENABLED, ALGORITHM, CLUSTERS, MIN_READY];
 /// Of the design, but not served by this version.
-const LATER: [&str; 3] = ["mcs-proxy.io/clusters", "mcs-proxy.io/min-ready", "mcs-proxy.io/socket-path"];
+const LATER: [&str; 1] = ["mcs-proxy.io/socket-path"];
 const OUR_PREFIX: &str = "mcs-proxy.io/";
 /// Kubernetes' own: which proxy serves the Service, kube-proxy if it is absent.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -42,7 +47,13 @@ pub fn service(object: &api::Service) -> Service {
     let proxy_name = labels.get(PROXY_NAME).map(String::as_str);
     let mut malformed = Malformed::default();
     let opt_in = opt_in(annotations, proxy_name, &mut malformed, &mut report);
-    let algorithm = algorithm(annotations, &mut malformed, &mut report);
+    let algorithm =
+        annotation(annotations, ALGORITHM, parse_algorithm, &mut malformed.algorithm, &mut report);
+    let said = |text: &str, error: PreferenceError| format!("`{}`, {error}", shown(text));
+    let tiers = |text: &str| Tiers::parse(text).map_err(|error| said(text, error));
+    let clusters = annotation(annotations, CLUSTERS, tiers, &mut malformed.clusters, &mut report);
+    let threshold = |text: &str| MinReady::parse(text).map_err(|error| said(text, error));
+    let min_ready = annotation(annotations, MIN_READY, threshold, &mut malformed.min_ready, &mut report);
     report_foreign_annotations(annotations, &mut report);
 
     let unspecified = api::ServiceSpec::default();
@@ -55,6 +66,8 @@ pub fn service(object: &api::Service) -> Service {
         ports: ports(spec, !cluster_ips.is_empty(), &mut report),
         cluster_ips,
         algorithm,
+        clusters,
+        min_ready,
         session_affinity: session_affinity(spec, &mut report),
         internal_traffic_policy: internal_traffic_policy(spec, &mut report),
         externally_exposed: externally_exposed(object, spec),
@@ -97,31 +110,33 @@ fn opt_in(
     }
 }
 
-fn algorithm(
+/// `None` if it is absent, or malformed, which the report then says.
+fn annotation<T, E: std::fmt::Display>(
     annotations: &BTreeMap<String, String>,
-    malformed: &mut Malformed,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+    malformed: &mut bool,
     report: &mut Report,
-) -> Option<Algorithm> {
-    match parse_algorithm(annotations.get(ALGORITHM)?) {
-        Ok(algorithm) => Some(algorithm),
-        Err(error) => {
-            malformed.algorithm = true;
+) -> Option<T> {
+    let text = annotations.get(name)?;
+    parse(text)
+        .inspect_err(|error| {
+            *malformed = true;
             let meanwhile = "the last good value stays (at first: the default)";
-            report.add(field_of(ALGORITHM), error.to_string(), meanwhile);
-            None
-        }
-    }
+            report.add(field_of(name), error.to_string(), meanwhile);
+        })
+        .ok()
 }
 
 fn report_foreign_annotations(annotations: &BTreeMap<String, String>, report: &mut Report) {
     for key in annotations.keys().filter(|key| key.starts_with(OUR_PREFIX)) {
         if LATER.contains(&key.as_str()) {
             report.add(field_of(key), "not served by this version", "it is ignored; remove it or upgrade");
-        } else if key != ENABLED && key != ALGORITHM {
+        } else if !READ.contains(&key.as_str()) {
             report.add(
                 field_of(&shown(key)),
                 "no such annotation",
-                format!("it is ignored; those that are read are {ENABLED} and {ALGORITHM}"),
+                format!("it is ignored; those that are read are {}", READ.join(", ")),
             );
         }
     }

@@ -3,7 +3,8 @@ use super::{
     service::{HEADLESS, protocol},
 };
 use crate::model::{
-    Endpoint, EndpointSlice, NamespacedName, ObjectKind, ObjectRef, SliceMetadata, SlicePort, source_cluster,
+    Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, SliceMetadata, SlicePort,
+    source_cluster,
 };
 use k8s_openapi::api::discovery::v1 as api;
 use std::{collections::BTreeMap, net::IpAddr};
@@ -113,7 +114,16 @@ fn endpoints(object: &api::EndpointSlice, report: &mut Report) -> Vec<Endpoint> 
             terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
             node_name: endpoint.node_name.clone(),
             zone: endpoint.zone.clone(),
+            hints: hints(endpoint.hints.as_ref()),
         });
     }
     endpoints
+}
+
+/// Empty lists are as good as none.
+fn hints(object: Option<&api::EndpointHints>) -> Option<Box<Hints>> {
+    let object = object?;
+    let for_nodes: Vec<_> = object.for_nodes.iter().flatten().map(|node| node.name.clone()).collect();
+    let for_zones: Vec<_> = object.for_zones.iter().flatten().map(|zone| zone.name.clone()).collect();
+    (!for_nodes.is_empty() || !for_zones.is_empty()).then(|| Box::new(Hints { for_nodes, for_zones }))
 }

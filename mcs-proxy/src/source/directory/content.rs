@@ -2,7 +2,7 @@ use super::documents;
 use crate::{
     model::{NamespacedName, ObjectKind, ObjectRef, Problem},
     source::{
-        Event, Object,
+        Event, KINDS, Object, Scope,
         decode::{Manifest, manifests},
     },
 };
@@ -22,7 +22,7 @@ type Problems = BTreeMap<ObjectRef, BTreeSet<Problem>>;
 /// What a directory of manifests says, file by file, and what of it was told already.
 #[derive(Debug)]
 pub(super) struct Content {
-    cluster_name: String,
+    scope: Scope,
     files: BTreeMap<String, File>,
     told: Objects,
     told_problems: Problems,
@@ -38,25 +38,24 @@ struct File {
 }
 
 impl Content {
-    pub(super) fn new(cluster_name: &str) -> Self {
+    pub(super) fn new(scope: &Scope) -> Self {
         Self {
-            cluster_name: cluster_name.to_owned(),
+            scope: scope.clone(),
             files: BTreeMap::new(),
             told: Objects::new(),
             told_problems: Problems::new(),
         }
     }
 
-    /// Takes in what the directory holds at first, and yields both kinds as complete lists.
+    /// Takes in what the directory holds at first, and yields every kind as a complete list.
     pub(super) fn start(&mut self, files: Files) -> Vec<Event> {
         self.read(files);
         let (objects, problems) = self.merge();
-        let (services, slices) =
-            objects.values().cloned().partition(|object| matches!(object, Object::Service(_)));
-        let mut events = vec![
-            Event::Replaced(ObjectKind::Service, services),
-            Event::Replaced(ObjectKind::EndpointSlice, slices),
-        ];
+        let all_of = |kind| {
+            let of_kind = objects.values().filter(|object| object.kind() == kind);
+            Event::Replaced(kind, of_kind.cloned().collect())
+        };
+        let mut events: Vec<_> = KINDS.into_iter().map(all_of).collect();
         self.told = objects;
         self.tell_problems(problems, &mut events);
         events
@@ -105,7 +104,7 @@ impl Content {
                 Err(error) => Err(error.to_string()),
             };
             match documents {
-                Ok(documents) => file.take(&name, documents, &self.cluster_name),
+                Ok(documents) => file.take(&name, documents, &self.scope),
                 Err(message) => {
                     let remedy = "its last good content stays (at first: none); mend the file";
                     file.problems = vec![file_problem(&name, "(content)", message, remedy)];
@@ -156,12 +155,14 @@ impl Content {
 }
 
 impl File {
-    fn take(&mut self, name: &str, documents: Vec<serde_json::Value>, cluster_name: &str) {
+    fn take(&mut self, name: &str, documents: Vec<serde_json::Value>, scope: &Scope) {
         let last_good = std::mem::take(&mut self.objects);
         self.problems.clear();
         for (i, document) in documents.into_iter().enumerate() {
-            for manifest in manifests(document, cluster_name) {
+            for manifest in manifests(document, &scope.cluster_name) {
                 match manifest {
+                    Manifest::Object(object) if !scope.concerns(object.kind(), object.key()) => {}
+                    Manifest::Unreadable { kind, key, .. } if !scope.concerns(kind, &key) => {}
                     Manifest::Object(object) => self.put(name, object),
                     Manifest::Unreadable { kind, key, problem } => {
                         self.problems.push(problem);

@@ -1,7 +1,10 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "anything else fails the test")]
 
 use super::*;
-use crate::{model::ObjectKind, source::Object};
+use crate::{
+    model::ObjectKind,
+    source::{KINDS, Object, testing_scope},
+};
 use std::{
     fs,
     io::Write,
@@ -45,10 +48,13 @@ impl Source {
     async fn start(directory: &Path) -> (Self, usize) {
         let (sender, events) = mpsc::channel(16);
         let directory = directory.to_owned();
-        let task = tokio::spawn(async move { run(&directory, "member2", sender).await });
+        let task = tokio::spawn(async move { run(&directory, &testing_scope(), sender).await });
         let mut source = Self { events, task };
         let Event::Replaced(ObjectKind::Service, services) = source.next().await else { panic!() };
-        let Event::Replaced(ObjectKind::EndpointSlice, _) = source.next().await else { panic!() };
+        for kind in &KINDS[1..] {
+            let Event::Replaced(told, _) = source.next().await else { panic!() };
+            assert_eq!(told, *kind);
+        }
         (source, services.len())
     }
 
@@ -199,7 +205,7 @@ async fn a_missing_directory_is_an_error_that_names_path_and_flag() {
     fs::write(parent.join("file"), "").unwrap();
     for name in ["missing", "file"] {
         let (sender, _events) = mpsc::channel(1);
-        let error = run(&parent.join(name), "member2", sender).await.unwrap_err().to_string();
+        let error = run(&parent.join(name), &testing_scope(), sender).await.unwrap_err().to_string();
         assert!(error.contains(&format!("--source directory={}", parent.join(name).display())), "{error}");
     }
 }

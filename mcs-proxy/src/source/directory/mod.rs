@@ -1,4 +1,4 @@
-//! `--source directory=PATH`: the manifests of Services and EndpointSlices as files, watched for changes.
+//! `--source directory=PATH`: manifests as files, watched for changes.
 //!
 //! Read are `*.yaml`, `*.yml` and `*.json`, not in subdirectories and not hidden; several documents a file, `List`s
 //! too; other kinds are passed over. A file that cannot be parsed keeps its last good content; so does an object that
@@ -8,7 +8,7 @@ mod content;
 mod documents;
 mod watch;
 
-use super::Event;
+use super::{Event, Scope};
 use content::{Content, Files};
 use std::{
     io,
@@ -32,18 +32,17 @@ pub enum DirectoryError {
     Unwatchable { path: PathBuf, source: notify::Error },
 }
 
-/// Sends both kinds as complete lists, then every change, until the receiver is dropped. `cluster_name` is this
-/// cluster's.
+/// Sends the kinds that are in `scope` as complete lists, then every change, until the receiver is dropped.
 ///
 /// # Errors
 /// The directory cannot be read or watched at the start. Later it may go away and come back: its content stays.
-pub async fn run(path: &Path, cluster_name: &str, events: mpsc::Sender<Event>) -> Result<(), DirectoryError> {
+pub async fn run(path: &Path, scope: &Scope, events: mpsc::Sender<Event>) -> Result<(), DirectoryError> {
     // Watch first, then read: what changes in between is read twice rather than never.
     check(path).await?;
     let mut watch =
         Watch::new(path).map_err(|source| DirectoryError::Unwatchable { path: path.to_owned(), source })?;
     let files = scan(path.to_owned()).await.map_err(|source| unreadable(path, source))?;
-    let mut content = Content::new(cluster_name);
+    let mut content = Content::new(scope);
     let mut news = content.start(files);
     loop {
         for event in news {

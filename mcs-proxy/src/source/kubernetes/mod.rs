@@ -9,7 +9,7 @@ mod health;
 
 pub use connect::{KubernetesError, Locations};
 
-use super::{Object, decode};
+use super::{Object, Scope, decode};
 use crate::{model::ObjectKind, source::Event};
 use follow::follow;
 use health::Health;
@@ -17,8 +17,8 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::Api;
 use tokio::sync::mpsc;
 
-/// Sends both kinds as complete lists, then every change, until the receiver is dropped. `cluster_name` is this
-/// cluster's.
+/// Sends both kinds as complete lists, then every change, until the receiver is dropped. `scope` says
+/// where we are.
 ///
 /// An API server that does not answer is no error: it is asked again, for ever, at growing intervals with jitter, and
 /// the log says so.
@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 /// There is no usable configuration of how to reach an API server.
 pub async fn run(
     locations: &Locations,
-    cluster_name: &str,
+    scope: &Scope,
     events: mpsc::Sender<Event>,
 ) -> Result<(), KubernetesError> {
     let (client, server) = connect::client(locations).await?;
@@ -39,7 +39,7 @@ pub async fn run(
     );
     let slices = follow(
         Api::<EndpointSlice>::all(client),
-        |slice| decode::slice(slice, cluster_name).map(Object::EndpointSlice),
+        |slice| decode::slice(slice, &scope.cluster_name).map(Object::EndpointSlice),
         Health::new(ObjectKind::EndpointSlice, &server),
         &events,
     );

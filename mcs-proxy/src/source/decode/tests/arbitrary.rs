@@ -108,6 +108,7 @@ proptest! {
                     prop_assert!(!slice.service.is_empty());
                     prop_assert!(slice.problems.len() <= 9);
                 }
+                Manifest::Object(Object::Node(_) | Object::Settings(_)) => {}
                 Manifest::Unreadable { problem, .. } => prop_assert!(!problem.message.is_empty()),
                 Manifest::Nameless { field, message } => prop_assert!(!field.is_empty() && !message.is_empty()),
             }

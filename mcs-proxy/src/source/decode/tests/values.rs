@@ -2,9 +2,9 @@
 
 use super::{ALGORITHM, ENABLED, PROXY_NAME, patched_service, patched_slice};
 use crate::{
-    model::{EndpointSlice, Malformed, OptIn, Service},
+    model::{EndpointSlice, Malformed, MinReady, Model, OptIn, Service},
     source::{
-        Object,
+        Event, Object,
         decode::{Manifest, manifests},
     },
 };
@@ -88,7 +88,7 @@ fn opting_in_and_what_beats_what() {
         let service = service_of(patched_service(&patches));
         assert_eq!(service.opt_in, expected, "{annotation:?} {label:?}");
         assert_eq!(service.kube_proxy_beneath, label.is_none());
-        assert_eq!(service.malformed, Malformed { opt_in: malformed, algorithm: false });
+        assert_eq!(service.malformed, Malformed { opt_in: malformed, ..Malformed::default() });
         assert_eq!(service.problems.is_empty(), matches!(annotation, None | Some("true" | "false")));
     }
 }
@@ -104,6 +104,37 @@ fn algorithms() {
         let service = service_of(patched_service(&[(ALGORITHM, json!(value))]));
         assert_eq!((service.algorithm, service.malformed.algorithm), (expected, malformed), "{value}");
         assert_eq!(service.problems.len(), usize::from(malformed));
+    }
+}
+
+#[test]
+fn tiers_and_their_threshold_are_read_and_a_malformed_one_keeps_the_last_good() {
+    let annotated = |clusters: &str, min_ready: &str| {
+        service_of(patched_service(&[
+            ("/metadata/annotations/mcs-proxy.io~1clusters", json!(clusters)),
+            ("/metadata/annotations/mcs-proxy.io~1min-ready", json!(min_ready)),
+        ]))
+    };
+    let good = annotated("local,others", "50%");
+    assert_eq!(good.clusters.as_ref().map(ToString::to_string), Some("local,others".into()));
+    assert_eq!(good.min_ready, Some(MinReady::Percent(50)));
+    let mut model = Model::default();
+    model.apply(Event::Applied(Object::Service(good.clone())));
+    model.apply(Event::Applied(Object::Service(annotated("local,,others", "half"))));
+    let kept = model.service(&good.key).unwrap();
+    assert_eq!((&kept.clusters, kept.min_ready), (&good.clusters, good.min_ready));
+    assert_eq!(model.problems().count(), 2);
+}
+
+#[test]
+fn hints_are_read_and_empty_ones_are_none() {
+    let hints =
+        |value: Value| slice_of(patched_slice(&[("/endpoints/0/hints", value)])).endpoints.remove(0).hints;
+    let names = json!({"forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": "node-1"}]});
+    let read = hints(names).unwrap();
+    assert_eq!((read.for_zones, read.for_nodes), (vec!["a".into(), "b".into()], vec!["node-1".into()]));
+    for nothing in [Value::Null, json!({}), json!({"forZones": [], "forNodes": null})] {
+        assert_eq!(hints(nothing), None);
     }
 }
 
@@ -124,8 +155,22 @@ fn a_value_that_makes_no_sense_costs_no_more_than_itself() {
         ("/spec/internalTrafficPolicy", json!("local"), "spec.internalTrafficPolicy", "`local`", (1, 2)),
         (
             "/metadata/annotations/mcs-proxy.io~1clusters",
-            json!("local"),
+            json!("local,Member1"),
             "metadata.annotations[mcs-proxy.io/clusters]",
+            "`local,Member1`, column 7: ",
+            (1, 2),
+        ),
+        (
+            "/metadata/annotations/mcs-proxy.io~1min-ready",
+            json!("0"),
+            "metadata.annotations[mcs-proxy.io/min-ready]",
+            "`0`, column 1: ",
+            (1, 2),
+        ),
+        (
+            "/metadata/annotations/mcs-proxy.io~1socket-path",
+            json!("false"),
+            "metadata.annotations[mcs-proxy.io/socket-path]",
             "not served",
             (1, 2),
         ),
@@ -177,4 +222,26 @@ fn a_thousand_broken_endpoints_are_told_of_in_a_few_lines() {
     let slice = slice_of(patched_slice(&[("/endpoints", json!(vec![json!({"addresses": ["x"]}); 1000]))]));
     assert_eq!(slice.problems.len(), 9);
     assert!(slice.problems[8].message.contains("992 more"));
+}
+
+#[test]
+fn a_node_has_a_zone_and_addresses() {
+    let document = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "member2-node-1", "labels": {"topology.kubernetes.io/zone": "zone-b"}},
+        "status": {"addresses": [
+            {"type": "Hostname", "address": "member2-node-1"},
+            {"type": "InternalIP", "address": "172.18.0.2"},
+            {"type": "InternalIP", "address": "fd18::2"},
+            {"type": "ExternalIP", "address": "203.0.113"},
+        ]},
+    });
+    let Manifest::Object(Object::Node(node)) = manifests(document, "member2").remove(0) else { panic!() };
+    assert_eq!((node.name(), node.zone.as_deref()), ("member2-node-1", Some("zone-b")));
+    assert_eq!(
+        node.addresses,
+        ["172.18.0.2", "fd18::2"].map(|text| text.parse::<std::net::IpAddr>().unwrap())
+    );
+    assert_eq!(node.problems[0].field, "status.addresses[3].address");
+    assert_eq!(node.problems[0].object.to_string(), "Node member2-node-1");
 }

@@ -1,0 +1,59 @@
+use crate::abi::{Address, Port, Protocol};
+
+/// A packet: what of it the packet path reads or changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    pub source: Address,
+    pub destination: Address,
+    pub body: Body,
+    /// From the IP header on.
+    pub bytes: u64,
+}
+
+/// What stands behind the IP header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    Segment(Segment),
+    /// An ICMP error (no redirect) of either version.
+    Error(Quote),
+    /// An ICMP redirect of either version.
+    Redirect(Quote),
+    EchoRequest,
+    EchoReply,
+    /// A transport that is not translated.
+    Other,
+}
+
+/// A TCP segment or a UDP datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    pub protocol: Protocol,
+    pub source_port: Port,
+    pub destination_port: Port,
+    /// TCP only, else 0.
+    pub tcp_flags: u8,
+    /// TCP only, else 0. Network byte order, as in [`Flow::isn`](crate::abi::Flow::isn).
+    pub sequence: u32,
+    /// TCP only, else 0. Network byte order.
+    pub acknowledgment: u32,
+    /// How long the transport header is: TCP's may have options.
+    pub header: u32,
+}
+
+/// The packet that an ICMP message is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    pub source: Address,
+    pub destination: Address,
+    pub protocol: Protocol,
+    pub source_port: Port,
+    pub destination_port: Port,
+}
+
+impl Packet {
+    /// How long the IP header is.
+    #[must_use]
+    pub const fn network_header(&self) -> u64 {
+        if self.destination.is_v4() { 20 } else { 40 }
+    }
+}

@@ -1,0 +1,112 @@
+use crate::{
+    desired::testing::verdicts,
+    model::{
+        EndpointSlice, Hints, Service, Tiers, TrafficPolicy,
+        testing::{endpoint, service, slice},
+    },
+};
+
+/// Endpoints `10.12.0.1`, `.2` … by condition, nodes and zones that they are hinted for (`""`: none).
+fn hinted(cluster: &str, endpoints: &[(&str, &str, &str)]) -> EndpointSlice {
+    let mut hinted = slice(&format!("{cluster}-slice"), "serve", cluster, &[]);
+    let net = if cluster == "local" { "10.12.0" } else { "10.10.0" };
+    for ((condition, nodes, zones), i) in endpoints.iter().zip(1..) {
+        let list = |names: &str| names.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let mut endpoint = endpoint(&format!("{net}.{i}"), condition);
+        let hints = Hints { for_nodes: list(nodes), for_zones: list(zones) };
+        endpoint.hints = (hints != Hints::default()).then(|| Box::new(hints));
+        // Names that are ours, too, but of an import they name another cluster's things.
+        endpoint.node_name = Some("node-1".into());
+        endpoint.zone = Some("a".into());
+        hinted.endpoints.push(endpoint);
+    }
+    hinted
+}
+
+fn told(service: &Service, slices: &[EndpointSlice]) -> String {
+    verdicts(service, slices)
+        .iter()
+        .map(|line| line.rsplit_once(": ").map_or("", |(_, verdict)| verdict))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Rows: this cluster's endpoints, and their verdicts on node-1 in zone a. As kube-proxy's TestCategorizeEndpoints.
+#[test]
+fn hints_for_nodes_then_for_zones_and_only_if_every_ready_endpoint_has_them_and_one_is_for_us() {
+    type Row<'a> = (&'a [(&'a str, &'a str, &'a str)], &'a str);
+    let rows: &[Row<'_>] = &[
+        (&[("ready", "", "a"), ("ready", "", "b")], "used; other zone"),
+        (&[("ready", "", "a b"), ("ready", "", "b")], "used; other zone"),
+        (&[("ready", "", "b"), ("ready", "", "c")], "used; used"),
+        (&[("ready", "", "a"), ("ready", "", "")], "used; used"),
+        (&[("ready", "node-1", "a"), ("ready", "node-2", "a")], "used; other node"),
+        (&[("ready", "node-2", "a"), ("ready", "node-3", "b")], "used; other zone"),
+        (&[("ready", "node-1", "a"), ("ready", "", "b")], "used; other zone"),
+        (&[("ready", "node-1", ""), ("ready", "node-2", "")], "used; other node"),
+        (&[("ready", "", "a"), ("down", "", "")], "used; not ready"),
+        (&[("ready", "", "b"), ("down", "", "a")], "used; not ready"),
+        (&[("ready", "", "a"), ("terminating", "", "")], "used; terminating"),
+        (&[("terminating", "", "a"), ("terminating", "", "b")], "used (terminating); used (terminating)"),
+        (&[("published", "", "a"), ("ready", "", "b")], "used; other zone"),
+    ];
+    for (endpoints, expected) in rows {
+        let slices = [hinted("local", endpoints)];
+        assert_eq!(told(&service("serve", "10.13.0.1"), &slices), *expected, "{endpoints:?}");
+    }
+}
+
+#[test]
+fn an_import_without_hints_leaves_ours_in_force_and_waits() {
+    let imports = hinted("member1", &[("ready", "", ""), ("down", "", "")]);
+    let ours = hinted("local", &[("ready", "", "a"), ("ready", "", "b")]);
+    let serve = service("serve", "10.13.0.1");
+    assert_eq!(told(&serve, &[ours, imports.clone()]), "used; other zone; local hints first; not ready");
+    let none = hinted("local", &[("down", "", "a")]);
+    assert_eq!(told(&serve, &[none, imports.clone()]), "not ready; used; not ready");
+    let unhinted = hinted("local", &[("ready", "", "")]);
+    assert_eq!(told(&serve, &[unhinted, imports]), "used; used; not ready");
+}
+
+#[test]
+fn node_zone_and_hints_of_an_import_mean_nothing_here() {
+    let serve = service("serve", "10.13.0.1");
+    let imports = hinted("member1", &[("ready", "node-1", "a"), ("ready", "node-2", "b")]);
+    assert_eq!(told(&serve, std::slice::from_ref(&imports)), "used; used");
+    let ours = hinted("local", &[("ready", "", "b")]);
+    assert_eq!(told(&serve, &[ours, imports.clone()]), "used; used; used", "nor do they help our own");
+    let local = Service { internal_traffic_policy: TrafficPolicy::Local, ..serve };
+    assert_eq!(told(&local, &[imports]), "other node; other node");
+}
+
+#[test]
+fn with_tiers_hints_choose_within_a_cluster_and_tiers_among_them() {
+    let ours = hinted("local", &[("ready", "", "a"), ("ready", "", "b")]);
+    let imports = hinted("member1", &[("ready", "", "")]);
+    let with = |clusters: &str| Service {
+        clusters: Some(Tiers::parse(clusters).unwrap()),
+        ..service("serve", "10.13.0.1")
+    };
+    let slices = [ours, imports];
+    assert_eq!(told(&with("local+member1"), &slices), "used; other zone; used");
+    assert_eq!(told(&with("local,member1"), &slices), "used; other zone; other tier");
+    assert_eq!(told(&with("member1,local"), &slices), "other tier; other tier; used");
+}
+
+/// KEP-2086: no endpoint here is no endpoint at all. Tiers have no say.
+#[test]
+fn internal_traffic_policy_local_keeps_to_this_nodes_own_pods() {
+    let mut ours = hinted("local", &[("ready", "", "b"), ("ready", "", "a"), ("terminating", "", "")]);
+    ours.endpoints[1].node_name = Some("node-2".into());
+    let local = Service {
+        internal_traffic_policy: TrafficPolicy::Local,
+        clusters: Some(Tiers::parse("member1,local").unwrap()),
+        ..service("serve", "10.13.0.1")
+    };
+    let imports = hinted("member1", &[("ready", "", "")]);
+    assert_eq!(told(&local, &[ours.clone(), imports.clone()]), "used; other node; terminating; other node");
+    ours.endpoints.remove(0);
+    assert_eq!(told(&local, &[ours.clone(), imports.clone()]), "other node; used (terminating); other node");
+    ours.endpoints[1].node_name = None;
+    assert_eq!(told(&local, &[ours, imports]), "other node; other node; other node");
+}

@@ -1,0 +1,100 @@
+use super::{NamespacedName, Problem};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the operator says of everything and of single clusters: the ConfigMap that `--settings` names.
+///
+/// Its key `mode` holds a [`Mode`]; every other key is a cluster's name and holds a [`ClusterSettings`] as YAML.
+/// Without the ConfigMap everything stands at its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    pub mode: Mode,
+    /// By the cluster's name, this cluster's own included. Those not named have [`ClusterSettings::default`].
+    pub clusters: BTreeMap<String, ClusterSettings>,
+}
+
+/// `mode`: the switch for everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    #[default]
+    Active,
+    /// No new flows; those there are go on.
+    Drain,
+    /// As drain, and the programs are detached.
+    Bypass,
+}
+
+/// `member1: {state: …, cidrs: […], on-failure: …, zones: …, max-endpoints: …}`; each field may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterSettings {
+    pub state: ClusterState,
+    /// Ranges of its pods, sorted. Not empty: its imports may name no address outside them; of this cluster's own
+    /// entry: no import may name one inside.
+    pub cidrs: Vec<IpNet>,
+    pub on_failure: OnFailure,
+    pub zones: Zones,
+    /// How many endpoints it may import in all.
+    pub max_endpoints: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterState {
+    #[default]
+    Active,
+    /// No new flows; those there are go on.
+    Drain,
+    /// No new flows, and those there are end.
+    Drop,
+}
+
+/// What to do if its new flows stay without an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    #[default]
+    Keep,
+    Drain,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zones {
+    /// Its zones are its own, whatever they are called.
+    #[default]
+    Own,
+    /// Its zones' names mean the same as this cluster's.
+    Shared,
+}
+
+impl Settings {
+    /// What holds for a cluster, named here or not.
+    #[must_use]
+    pub fn cluster(&self, name: &str) -> ClusterSettings {
+        self.clusters.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// The ConfigMap as it was read. What could not be read stands at its default until the
+/// [`Model`](super::Model) puts the last good value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsObject {
+    pub key: NamespacedName,
+    pub settings: Settings,
+    /// Keys whose values could not be read; none of them is in `settings.clusters`.
+    pub malformed: BTreeSet<String>,
+    pub problems: Vec<Problem>,
+}
+
+/// The key of [`Settings::mode`]; all others are clusters' names.
+pub const MODE_KEY: &str = "mode";
+
+impl SettingsObject {
+    /// Puts `previous`'s values where this one's were malformed: a value that cannot be read changes nothing.
+    pub(super) fn keep_last_good_of(&mut self, previous: &Settings) {
+        for key in &self.malformed {
+            if key == MODE_KEY {
+                self.settings.mode = previous.mode;
+            } else if let Some(cluster) = previous.clusters.get(key) {
+                self.settings.clusters.insert(key.clone(), cluster.clone());
+            }
+        }
+    }
+}

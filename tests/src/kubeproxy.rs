@@ -1,0 +1,168 @@
+//! The real kube-proxy of a node.
+
+use crate::{
+    Namespace, Node, Process,
+    api::{ApiServer, program},
+    cleanup,
+    namespace::run,
+};
+use anyhow::{Context, Result, bail};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Of the Service `kubernetes`, which an API server makes for itself.
+const OF_EVERY_CLUSTER: &str = "kubernetes:https";
+
+/// Which part of netfilter it programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    Nftables,
+    Iptables,
+}
+
+/// A kube-proxy in a node's network namespace. Dropping it ends it; its rules stay, as they do when it crashes.
+#[derive(Debug)]
+pub struct KubeProxy {
+    process: Process,
+    mode: ProxyMode,
+    node: Namespace,
+}
+
+impl KubeProxy {
+    /// Starts it for a node that the API server knows by name and addresses ([`ApiServer::enter_node`]), and waits
+    /// until it has programmed the Services that are there.
+    ///
+    /// # Errors
+    /// It does not get there; the error has its log.
+    pub fn start(api: &ApiServer, node: &Node, mode: ProxyMode) -> Result<Self> {
+        let namespace = &node.namespace;
+        let pod_ranges: Vec<_> = node.pod_ranges.iter().map(ToString::to_string).collect();
+        let process = namespace.spawn(
+            &format!("{}-kube-proxy", namespace.name()),
+            &program("kube-proxy")?,
+            &[
+                "--kubeconfig",
+                &api.kubeconfig().display().to_string(),
+                "--proxy-mode",
+                mode.name(),
+                "--cluster-cidr",
+                &pod_ranges.join(","),
+                "--hostname-override",
+                &node.name,
+                "--healthz-bind-address",
+                "127.0.0.1:10256",
+                // These are the machine's, not the namespace's.
+                "--conntrack-max-per-core",
+                "0",
+                "--conntrack-tcp-timeout-established",
+                "0",
+                "--conntrack-tcp-timeout-close-wait",
+                "0",
+            ],
+        )?;
+        let mut proxy = Self { process, mode, node: namespace.clone() };
+        proxy.wait("the Service `kubernetes`", |proxy| Ok(!proxy.endpoints(OF_EVERY_CLUSTER)?.is_empty()))?;
+        Ok(proxy)
+    }
+
+    /// Waits until it sends new connections to a Service's port, `serve:http` of the namespace `default`, to these
+    /// endpoints and no others.
+    ///
+    /// # Errors
+    /// It does not get there; the error has its rules.
+    pub fn wait_for_endpoints(&mut self, port: &str, endpoints: &[SocketAddr]) -> Result<()> {
+        let wanted = endpoints.iter().copied().collect();
+        self.wait(&format!("endpoints {endpoints:?} of {port}"), |proxy| Ok(proxy.endpoints(port)? == wanted))
+    }
+
+    /// Where it sends new connections to a Service's port, `serve:http` or, if the port has no name, `serve`.
+    ///
+    /// # Errors
+    /// Its rules cannot be listed.
+    pub fn endpoints(&self, port: &str) -> Result<BTreeSet<SocketAddr>> {
+        let rules = self.rules()?;
+        match self.mode {
+            ProxyMode::Nftables => Ok(chain_endpoints(&rules, port)),
+            ProxyMode::Iptables => rules.lines().filter_map(|line| endpoint_rule(line, port)).collect(),
+        }
+    }
+
+    /// Everything it has programmed, as `nft` and `iptables-save` list it.
+    ///
+    /// # Errors
+    /// They fail.
+    pub fn rules(&self) -> Result<String> {
+        let list = |program: &str, arguments: &[&str]| run(self.node.command(program)?.args(arguments));
+        match self.mode {
+            ProxyMode::Nftables => list("nft", &["list", "ruleset"]),
+            ProxyMode::Iptables => Ok([list("iptables-save", &[])?, list("ip6tables-save", &[])?].concat()),
+        }
+    }
+
+    fn wait(&mut self, what: &str, done: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            cleanup::stop_if_interrupted();
+            let running = self.process.is_running()?;
+            if done(self)? {
+                return Ok(());
+            }
+            if !running || start.elapsed() > PATIENCE {
+                let log = fs::read_to_string(self.process.log())?;
+                bail!("kube-proxy has not programmed {what}; its rules:\n{}\nits log:\n{log}", self.rules()?);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl ProxyMode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        }
+    }
+}
+
+/// Of a listing with
+///
+/// ```text
+/// chain service-KTWJZ4EW-default/serve/tcp/http {
+///     meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.10.0.6 . 8080, 1 : 10.12.0.6 . 8080 }
+/// }
+/// ```
+///
+/// or, with a single endpoint, `dnat ip to 10.10.0.6:8080`: the endpoints.
+fn chain_endpoints(rules: &str, port: &str) -> BTreeSet<SocketAddr> {
+    let (service, port) = port.split_once(':').unwrap_or((port, ""));
+    let is_of = |chain: &str| {
+        let mut name = chain.split_once('-').map_or("", |(_, name)| name).split('/');
+        [name.next(), name.next()] == [Some("default"), Some(service)] && name.next_back() == Some(port)
+    };
+    let chains = rules.split("chain service-").skip(1).filter_map(|text| text.split_once(" {"));
+    let bodies = chains.filter(|(name, _)| is_of(name)).map(|(_, text)| {
+        let end = text.find("\n\t}").unwrap_or(text.len());
+        text[..end].replace(" . ", "/").replace(',', " ")
+    });
+    let words: Vec<String> =
+        bodies.flat_map(|body| body.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let endpoint = |word: &String| {
+        let Some((address, port)) = word.split_once('/') else { return word.parse().ok() };
+        Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
+    };
+    words.iter().filter_map(endpoint).collect()
+}
+
+/// `-A KUBE-SVC-NPX46M4PTMTKRN6Y -m comment --comment "default/serve:http -> 10.10.0.6:8080" -j KUBE-SEP-…`
+fn endpoint_rule(line: &str, port: &str) -> Option<Result<SocketAddr>> {
+    let (_, comment) = line.strip_prefix("-A KUBE-SVC-")?.split_once("--comment \"")?;
+    let (name, endpoint) = comment.split_once('"')?.0.split_once(" -> ")?;
+    (name == format!("default/{port}")).then(|| endpoint.parse().with_context(|| line.to_owned()))
+}

@@ -1,0 +1,107 @@
+//! `serve` has a pod in member1, which was imported, and one in member2, which the API server's own controller knows; a
+//! client in member2 calls it, and kube-proxy is there.
+
+use anyhow::Result;
+use mcs_proxy_tests::{
+    Daemon, KubeProxy, Node, POD_PORT, Pod, ProxyMode, ServiceRow, World,
+    api::ApiServer,
+    karmada::{Endpoint, Port, Service, Slice},
+};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+pub(crate) const SERVICES: &str = "/api/v1/namespaces/default/services";
+pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+const RANGES: &str = "10.13.0.0/16,fd10:13::/112";
+const VIPS: [&str; 2] = ["10.13.181.116", "fd10:13::116"];
+const REMOTE: [&str; 2] = ["10.10.0.6", "fd10:10::6"];
+const LOCAL: [&str; 2] = ["10.12.0.6", "fd10:12::6"];
+const SERVICE_PORT: u16 = 80;
+
+/// Fields are dropped in order.
+pub(crate) struct Stage {
+    pub(crate) _proxy: KubeProxy,
+    pub(crate) api: ApiServer,
+    pub(crate) client: Pod,
+    pub(crate) _local: Pod,
+    pub(crate) _remote: Pod,
+    pub(crate) node: Node,
+    pub(crate) _world: World,
+}
+
+impl Stage {
+    /// Everything stands but our daemon, and kube-proxy serves `serve` in both families, over TCP and UDP.
+    pub(crate) fn new(mode: ProxyMode) -> Result<Self> {
+        let mut world = World::new()?;
+        let member1 = world.add_node("member1", "member1-node-1", &["10.10.0.0/16", "fd10:10::/64"])?;
+        let node = world.add_node("member2", "member2-node-1", &["10.12.0.0/16", "fd10:12::/64"])?;
+        let remote = world.add_serving_pod(&member1, "serve-1", &REMOTE)?;
+        let local = world.add_serving_pod(&node, "serve-2", &LOCAL)?;
+        let client = world.add_pod(&node, "client", &["10.12.0.9", "fd10:12::9"])?;
+
+        let api = ApiServer::start(&world, RANGES)?;
+        api.grant()?;
+        api.enter_node(&node)?;
+        api.enter_pod(&local, "serve", &[])?;
+        api.create(SERVICES, &Service::new("serve", "member2", &VIPS, &ports(SERVICE_PORT))?.yaml())?;
+        for address in REMOTE {
+            let name = if address.contains(':') { "member1-serve-v6" } else { "member1-serve" };
+            let pod = [Endpoint::new(address, "member1-node-1", "serve-1")?];
+            let slice = Slice::new(name, "serve", "member2", "member1", &pod).with_ports(&ports(POD_PORT));
+            api.create(SLICES, &slice.yaml())?;
+        }
+        let mut proxy = KubeProxy::start(&api, &node, mode)?;
+        for port in ["serve:http", "serve:echo"] {
+            proxy.wait_for_endpoints(port, &endpoints(true)?)?;
+        }
+        Ok(Self { _proxy: proxy, api, client, _local: local, _remote: remote, node, _world: world })
+    }
+
+    /// Our daemon on the node, in step with the API server.
+    pub(crate) fn daemon(&self) -> Result<Daemon> {
+        let kubeconfig = self.api.daemon_kubeconfig().display().to_string();
+        Daemon::start_with(&self.node, &["--source", "kubernetes", "--kubeconfig", &kubeconfig])
+    }
+
+    /// Changes the annotations and labels of `serve`: null takes one away.
+    pub(crate) fn annotate(&self, annotation: &str, value: &Value) -> Result<()> {
+        self.api.patch(
+            &format!("{SERVICES}/serve"),
+            &json!({ "metadata": { "annotations": { annotation: value } } }),
+        )
+    }
+
+    pub(crate) fn opt_in(&self, daemon: &mut Daemon) -> Result<()> {
+        self.annotate("mcs-proxy.io/enabled", &json!("true"))?;
+        wait_for_endpoints(daemon, 2)
+    }
+
+    pub(crate) fn opt_out(&self, daemon: &mut Daemon) -> Result<()> {
+        self.annotate("mcs-proxy.io/enabled", &Value::Null)?;
+        daemon.wait_for_services("no Service", <[ServiceRow]>::is_empty)
+    }
+}
+
+/// Waits until all four frontends of `serve` have so many endpoints.
+pub(crate) fn wait_for_endpoints(daemon: &mut Daemon, number: usize) -> Result<()> {
+    daemon.wait_for_services(&format!("{number} endpoints"), |rows| {
+        let in_maps = |row: &ServiceRow| row.endpoints.iter().filter(|endpoint| endpoint.in_maps).count();
+        rows.len() == 4 && rows.iter().all(|row| in_maps(row) == number)
+    })
+}
+
+/// The endpoints of `serve`, both families; the one in member1 may be left out.
+pub(crate) fn endpoints(with_remote: bool) -> Result<Vec<SocketAddr>> {
+    let remote = if with_remote { &REMOTE[..] } else { &[] };
+    let all = LOCAL.iter().chain(remote);
+    all.map(|address| Ok(SocketAddr::new(address.parse()?, POD_PORT))).collect()
+}
+
+/// `serve`'s address in each family.
+pub(crate) fn vips() -> [SocketAddr; 2] {
+    VIPS.map(|vip| SocketAddr::new(vip.parse().unwrap(), SERVICE_PORT))
+}
+
+fn ports(port: u16) -> [Port; 2] {
+    [Port::new("http", "TCP", port), Port::new("echo", "UDP", port)]
+}
