@@ -1,6 +1,7 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
 mod logging;
+mod pressure;
 pub mod writer;
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use pressure::{News, Pressure, Refusals};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
@@ -111,6 +113,9 @@ struct Daemon {
     /// When flows are looked for next, and how long at least a scan rests now.
     collection_due: time::Instant,
     collection_rests_until: time::Instant,
+    pressure: Pressure,
+    /// How often room was lacking until the last look.
+    refusals: Refusals,
 }
 
 /// A scan of the flow maps.
@@ -118,7 +123,7 @@ struct Scan {
     /// Taken when it began.
     mark: LingerMark,
     took: Duration,
-    found: Result<Collected, FlowsError>,
+    found: Result<(Collected, Refusals), FlowsError>,
 }
 
 impl Daemon {
@@ -135,6 +140,8 @@ impl Daemon {
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
         };
+        // What was refused before is no news.
+        let refusals = Refusals::read(&pin_dir)?;
         let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -160,6 +167,8 @@ impl Daemon {
             attach_due: None,
             collection_due: time::Instant::now(),
             collection_rests_until: time::Instant::now(),
+            pressure: Pressure::default(),
+            refusals,
         })
     }
 
@@ -361,7 +370,8 @@ impl Daemon {
         task::spawn_blocking(move || {
             let start = time::Instant::now();
             let found = Collector::open(&pin_dir)
-                .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)));
+                .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)))
+                .and_then(|collected| Ok((collected, Refusals::read(&pin_dir)?)));
             Scan { mark, took: start.elapsed(), found }
         })
     }
@@ -373,13 +383,14 @@ impl Daemon {
         self.collection_rests_until = now + COLLECTION_REST * took;
         self.collection_due = self.collection_rests_until.max(now + COLLECTION);
         match found {
-            Ok(collected) => {
+            Ok((collected, refusals)) => {
                 debug!(
                     collected.established,
                     collected.transient, collected.expired, collected.orphans, "looked for silent flows"
                 );
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
+                self.tell_pressure(&collected, refusals);
             }
             Err(failure) => {
                 self.ensure_pinned()?;
@@ -387,6 +398,23 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+impl Daemon {
+    /// Tells which maps are full, or nearly.
+    fn tell_pressure(&mut self, collected: &Collected, refusals: Refusals) {
+        let limits = self.run.load_options();
+        let refused = refusals.since(std::mem::replace(&mut self.refusals, refusals));
+        let mut readings = pressure::flow_readings(collected, refused, &limits);
+        readings.extend(pressure::table_readings(&self.writer.table().usage()));
+        for news in self.pressure.update(readings, std::time::Instant::now()) {
+            match news {
+                News::Full(_) => error!("{news}"),
+                News::NearlyFull(_) => warn!("{news}"),
+                News::Over(_) => info!("{news}"),
+            }
+        }
     }
 }
 

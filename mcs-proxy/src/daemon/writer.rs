@@ -3,7 +3,7 @@
 use crate::{
     dataplane::{
         Dataplane, DataplaneError, Operation,
-        table::{CapacityError, Plan, Rejected, Table},
+        table::{CapacityError, Demand, Plan, Rejected, Shortage, Table},
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     model::{Model, NamespacedName, Problem, ProblemTracker},
@@ -29,6 +29,8 @@ pub struct Writer<D> {
     phase: Phase,
     /// What did not fit at the last attempt, so that each is logged once.
     rejected: BTreeMap<FrontendKey, CapacityError>,
+    /// Maps that are too small for all that is wanted, as they were told last.
+    shortages: Vec<Shortage>,
 }
 
 /// How the maps stand to what the sources told.
@@ -81,6 +83,7 @@ impl<D: Dataplane> Writer<D> {
             affected: BTreeSet::new(),
             phase: Phase::Waiting,
             rejected: BTreeMap::new(),
+            shortages: Vec::new(),
         })
     }
 
@@ -202,6 +205,15 @@ impl<D: Dataplane> Writer<D> {
             }
             self.rejected.insert(one.key, one.error);
         }
+        let shortages = if self.rejected.is_empty() {
+            Vec::new()
+        } else {
+            Demand::of(self.resolver.desired()).shortages(&self.table.usage())
+        };
+        for shortage in shortages.iter().filter(|shortage| !self.shortages.contains(shortage)) {
+            error!("{shortage}");
+        }
+        self.shortages = shortages;
     }
 }
 

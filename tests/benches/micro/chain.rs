@@ -89,7 +89,7 @@ impl Chain {
 
     /// Enters an established flow of the client's to every frontend, in another order than that of the ring.
     pub(crate) fn establish(&self, programs: &mut Programs, client: SocketAddr, now: u32) {
-        let pairs: Vec<_> =
+        let mut pairs: Vec<_> =
             self.links().zip(1..).map(|((vip, backend), id)| pair(client, vip, backend, id, now)).collect();
         Random::new().shuffle(&mut pairs);
         let mut flows = programs.hash::<Tuple, Flow>(MapName::Flows);

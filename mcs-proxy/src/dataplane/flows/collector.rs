@@ -36,6 +36,8 @@ pub struct Collector {
 pub struct Collected {
     /// Established flows that are left.
     pub established: usize,
+    /// The same by interface.
+    pub by_interface: BTreeMap<u32, u64>,
     /// Transient flows that are left.
     pub transient: usize,
     /// Flows that were forgotten.
@@ -95,10 +97,13 @@ impl Collector {
         let judge = Judge { now: self.clock.now()?, clock: &self.clock, timeouts, interfaces };
         let mut collected = Collected::default();
         let shares = &self.shares;
-        collected.established = self.established.collect(&judge, &mut collected, |flow| {
+        let left = self.established.collect(&judge, &mut collected, |flow| {
             shares.fetch_sub((flow.interface % SHARES) as usize, 1);
         })?;
-        collected.transient = self.transient.collect(&judge, &mut collected, |_| {})?;
+        collected.established = left.values().sum::<u64>() as usize;
+        collected.by_interface = left;
+        collected.transient =
+            self.transient.collect(&judge, &mut collected, |_| {})?.values().sum::<u64>() as usize;
         Ok(collected)
     }
 }
@@ -116,13 +121,13 @@ impl Tier {
         })
     }
 
-    /// Returns how many flows are left, and calls `forgotten` for each that is not.
+    /// Returns how many flows are left by interface, and calls `forgotten` for each that is not.
     fn collect(
         &mut self,
         judge: &Judge<'_>,
         collected: &mut Collected,
         forgotten: impl Fn(&Flow),
-    ) -> Result<usize, FlowsError> {
+    ) -> Result<BTreeMap<u32, u64>, FlowsError> {
         // Old by themselves; those whose flow turns up are none.
         let mut orphans: BTreeMap<Tuple, Reply> = BTreeMap::new();
         scan(self.names[1], &self.replies_fd, |tuple: &Tuple, reply: &Reply| {
@@ -130,14 +135,14 @@ impl Tier {
                 orphans.insert(*tuple, *reply);
             }
         })?;
-        let mut left = 0;
+        let mut left = BTreeMap::<u32, u64>::new();
         let mut over: Vec<(Tuple, Flow)> = Vec::new();
         let mut references = References::new(&mut collected.referenced);
         scan(self.names[0], &self.flows_fd, |tuple: &Tuple, flow: &Flow| {
             if judge.is_over(flow.protocol, flow.state, flow.interface, flow.last_seen) {
                 over.push((*tuple, *flow));
             } else {
-                left += 1;
+                *left.entry(flow.interface).or_default() += 1;
                 if !orphans.is_empty() {
                     orphans.remove(&reply_key(tuple, flow));
                 }
