@@ -31,7 +31,10 @@ pub(crate) struct Known {
     pub(crate) port: Port,
     pub(crate) service: u32,
     pub(crate) backend_id: u32,
-    interface: u32,
+    /// What is out of the ordinary about it.
+    pub(crate) state: FlowState,
+    /// From which port its packets go on.
+    pub(crate) wire_port: Port,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,8 @@ const UNKNOWN: Known = Known {
     port: Port::from_raw(0),
     service: 0,
     backend_id: 0,
-    interface: 0,
+    state: FlowState::NEW,
+    wire_port: Port::from_raw(0),
 };
 
 /// Looks the packet's flow up and notes what it says about the flow.
@@ -77,13 +81,14 @@ fn follow(tier: Tier, key: &Tuple, pointer: *mut Flow, packet: &Packet, interfac
         port: flow.backend_port,
         service: flow.service,
         backend_id: flow.backend_id,
-        interface: flow.interface,
+        state: flow.state,
+        wire_port: flow.wire_port,
     };
-    let (generation, isn, state) = (flow.generation, flow.isn, flow.state);
+    let (generation, isn, state, owner) = (flow.generation, flow.isn, known.state, flow.interface);
     if flow.vip != packet.destination || flow.client_port != packet.source_port {
         return UNKNOWN;
     }
-    let outdated = known.interface != interface
+    let outdated = owner != interface
         || match packet.protocol {
             Protocol::Tcp => transition::opens_another(packet.is_syn(), packet.sequence, isn),
             // A datagram has no connection to lose: it selects anew once its backend is gone.
@@ -147,7 +152,22 @@ pub(crate) fn add_state(pointer: *mut Flow, bits: FlowState) -> FlowState {
     FlowState::from_bits((before >> 24) as u8).with(bits)
 }
 
-/// Remembers a new flow, both ways.
+/// Removes the flow under a key that a new one takes over, if there is one.
+#[inline(always)]
+pub(crate) fn give_up(key: &Tuple) {
+    let mut found = maps::flow(Tier::Established, key);
+    if found.is_none() {
+        found = maps::flow(Tier::Transient, key);
+    }
+    let Some(pointer) = found else { return };
+    // SAFETY: as in `follow`.
+    let flow = unsafe { &*pointer };
+    let interface = flow.interface;
+    let wire = Tuple::new(key.client, flow.wire_port, flow.backend, flow.backend_port, key.protocol);
+    life::forget(key, &wire, interface);
+}
+
+/// Remembers a new flow, both ways; `state` is what is out of the ordinary about it.
 ///
 /// The reply goes first, as the lock: its key is the tuple on the wire, which no two flows may share.
 #[inline(always)]
@@ -156,21 +176,19 @@ pub(crate) fn open(
     packet: &Packet,
     interface: u32,
     choice: &Choice,
-    known: &Known,
+    wire_port: Port,
+    state: FlowState,
 ) -> Result<(), Verdict> {
-    if known.status == Status::Outdated {
-        life::forget(key, &known.address, known.port, known.interface);
-    }
     let last_seen = ticks();
     let pair = maps::pair().ok_or(Verdict::Corrupt)?;
-    let flow = Flow {
+    pair.flow = Flow {
         backend: choice.address,
         vip: packet.destination,
         backend_port: choice.port,
-        vip_port: packet.destination_port,
+        wire_port,
         client_port: packet.source_port,
         protocol: packet.protocol.number(),
-        state: FlowState::NEW,
+        state,
         backend_id: choice.backend_id,
         generation: choice.generation,
         interface,
@@ -181,15 +199,19 @@ pub(crate) fn open(
         service: choice.service,
         last_seen,
     };
-    pair.fill(key, flow);
-    if let Some(pointer) = maps::reply(Tier::Established, &pair.reply_key) {
-        make_way(Tier::Established, &pair.reply_key, pointer, &pair.reply)?;
+    pair.complete(key);
+    if let Some(pointer) = maps::reply(Tier::Established, &pair.reply_key)
+        && !make_way(Tier::Established, &pair.reply_key, pointer, key)
+    {
+        return Err(Verdict::TupleTaken);
     }
     if maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::New).is_err() {
         let Some(pointer) = maps::reply(Tier::Transient, &pair.reply_key) else {
             return Err(Verdict::FlowsFull);
         };
-        make_way(Tier::Transient, &pair.reply_key, pointer, &pair.reply)?;
+        if !make_way(Tier::Transient, &pair.reply_key, pointer, key) {
+            return Err(Verdict::TupleTaken);
+        }
         maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::Overwrite)
             .map_err(|_| Verdict::FlowsFull)?;
     }
@@ -200,23 +222,51 @@ pub(crate) fn open(
     Ok(())
 }
 
-/// Another flow has this tuple on the wire. If that is over, or this is the same conversation's other half, it goes.
+/// A reply is where a new flow's is to be. `false` if it is that of another flow which is open; else that one goes.
+/// If it is the new flow's own, the other half of what was lost, it stays.
 #[inline(always)]
-fn make_way(tier: Tier, key: &Tuple, pointer: *mut Reply, reply: &Reply) -> Result<(), Verdict> {
+fn make_way(tier: Tier, wire: &Tuple, pointer: *mut Reply, key: &Tuple) -> bool {
+    let (other, interface) = owner(pointer, wire);
+    if other == *key {
+        return true;
+    }
+    if is_open(tier, &other, wire) {
+        return false;
+    }
+    life::forget(&other, wire, interface);
+    true
+}
+
+/// Makes the flow that has this tuple on the wire give way to a connection that is none of ours. `false` if it is
+/// still open; another interface's is neither in the way nor this one's to end.
+#[inline(always)]
+pub(crate) fn give_way(tier: Tier, wire: &Tuple, pointer: *mut Reply, interface: u32) -> bool {
+    let (other, owner) = owner(pointer, wire);
+    if owner != interface {
+        return true;
+    }
+    if is_open(tier, &other, wire) {
+        return false;
+    }
+    life::forget(&other, wire, interface);
+    true
+}
+
+/// Key and interface of the flow that a reply belongs to.
+#[inline(always)]
+fn owner(pointer: *mut Reply, wire: &Tuple) -> (Tuple, u32) {
     // SAFETY: as in `follow`.
-    let old = unsafe { &*pointer };
-    let (vip, vip_port, interface) = (old.vip, old.vip_port, old.interface);
-    let other = Tuple::new(key.client, key.client_port, vip, vip_port, key.protocol);
-    let same = vip == reply.vip && vip_port == reply.vip_port;
-    if !same && let Some(flow) = maps::flow(tier, &other) {
-        // SAFETY: as in `follow`.
-        let (state, backend, port) = unsafe { ((*flow).state, (*flow).backend, (*flow).backend_port) };
-        if !state.is_closed() && backend == key.peer && port == key.peer_port {
-            return Err(Verdict::TupleTaken);
-        }
-    }
-    if !same {
-        life::forget(&other, &key.peer, key.peer_port, interface);
-    }
-    Ok(())
+    let reply = unsafe { &*pointer };
+    let (client_port, vip, vip_port) = (reply.client_port, reply.vip, reply.vip_port);
+    (Tuple::new(wire.client, client_port, vip, vip_port, wire.protocol), reply.interface)
+}
+
+/// Whether there is such a flow, it has this tuple on the wire, and it is not over.
+#[inline(always)]
+fn is_open(tier: Tier, key: &Tuple, wire: &Tuple) -> bool {
+    let Some(pointer) = maps::flow(tier, key) else { return false };
+    // SAFETY: as in `follow`.
+    let flow = unsafe { &*pointer };
+    let (backend, port, wire_port) = (flow.backend, flow.backend_port, flow.wire_port);
+    !flow.state.is_closed() && backend == wire.peer && port == wire.peer_port && wire_port == wire.client_port
 }

@@ -79,11 +79,13 @@ fn about_replies(ctx: &TcContext) -> Result<Verdict, Verdict> {
     // SAFETY: as in `flow::follow`.
     let flow = unsafe { &*pointer };
     let (backend, port, owner) = (flow.backend, flow.backend_port, flow.interface);
+    let wire_port = flow.wire_port;
     if flow.vip != vip || flow.client_port != quote.destination_port || owner != interface(ctx) {
         return Err(Verdict::NoFlow);
     }
     let outer = destination_offset(message.v4);
-    translate(ctx, &message, &quote, source_offset(message.v4), outer, &backend, port)
+    let to = (&backend, port, wire_port);
+    translate(ctx, &message, &quote, source_offset(message.v4), outer, to)
 }
 
 #[inline(always)]
@@ -109,7 +111,8 @@ fn about_requests(ctx: &TcContext) -> Result<Verdict, Verdict> {
     // SAFETY: as in `reply::follow`.
     let reply = unsafe { &*pointer };
     let (vip, port, owner) = (reply.vip, reply.vip_port, reply.interface);
-    if reply.backend != backend || reply.client_port != quote.source_port {
+    let client_port = reply.client_port;
+    if reply.backend != backend || reply.wire_port != quote.source_port {
         return Err(Verdict::NoFlow);
     }
     if owner != interface(ctx) {
@@ -118,11 +121,12 @@ fn about_requests(ctx: &TcContext) -> Result<Verdict, Verdict> {
     // A router speaks for itself; the backend speaks for the VIP.
     let from = load_address(ctx, message.v4, ETHERNET + source_offset(message.v4))?;
     let outer = if from == backend { source_offset(message.v4) } else { 0 };
-    translate(ctx, &message, &quote, destination_offset(message.v4), outer, &vip, port)
+    let to = (&vip, port, client_port);
+    translate(ctx, &message, &quote, destination_offset(message.v4), outer, to)
 }
 
-/// Puts an address and port in place of the quote's: its source's or destination's, by `inner`. The same address goes
-/// to `outer` in the IP header, unless that is 0.
+/// Puts an address and port in place of the quote's: its source's or destination's, by `inner`; and another port, the
+/// third, at its other end, which is the client's. The same address goes to `outer` in the IP header, unless that is 0.
 #[inline(always)]
 fn translate(
     ctx: &TcContext,
@@ -130,21 +134,20 @@ fn translate(
     quote: &Quote,
     inner: usize,
     outer: usize,
-    address: &Address,
-    port: Port,
+    (address, port, client_port): (&Address, Port, Port),
 ) -> Result<Verdict, Verdict> {
     let is_source = inner == source_offset(message.v4);
-    let (old, old_port, port_at) = if is_source {
-        (&quote.source, quote.source_port, quote.transport)
+    let (old, old_ports, ports) = if is_source {
+        (&quote.source, [quote.source_port, quote.destination_port], [port, client_port])
     } else {
-        (&quote.destination, quote.destination_port, quote.transport + 2)
+        (&quote.destination, [quote.source_port, quote.destination_port], [client_port, port])
     };
     if address.is_v4() != message.v4 {
         return Err(Verdict::Corrupt);
     }
     let addresses = checksum::difference(old, address);
-    let ports = checksum::word_difference(old_port.raw(), port.raw());
-    let transport = checksum::sum(addresses, ports);
+    let difference = |end: usize| checksum::word_difference(old_ports[end].raw(), ports[end].raw());
+    let transport = checksum::sum(addresses, checksum::sum(difference(0), difference(1)));
 
     // What the message as a whole gains: it is covered by a checksum of its own.
     let mut gain = transport;
@@ -166,7 +169,7 @@ fn translate(
             store(ctx, checksum_at, &after)?;
         }
     }
-    store(ctx, port_at, &port.raw())?;
+    store(ctx, quote.transport, &ports.map(Port::raw))?;
     store_address(ctx, quote.ip + inner, address)?;
     if message.v4 {
         // The quoted header's checksum makes up for the address in it.

@@ -2,6 +2,8 @@
 //!
 //! Always in this order: into the new place, reply before flow; then out of the old one. Packets look in `flows`
 //! first and then in `transient`, so that on its way a flow is in both for a moment, and never in neither.
+//!
+//! What moves a flow is compiled apart from what follows it: few packets do, and all would pay with their stack.
 
 use crate::{
     flow::add_state,
@@ -9,7 +11,7 @@ use crate::{
     roster,
 };
 use mcs_proxy_ebpf::{
-    abi::{Address, Flow, FlowState, Port, Reply, Tuple},
+    abi::{Flow, FlowState, Reply, Tuple},
     transition::{reply_key_of, reply_of},
 };
 
@@ -17,12 +19,13 @@ use mcs_proxy_ebpf::{
 /// no room, or none left for its interface: then it stays where it is, and tries again with its next packet.
 ///
 /// What is in the transient pair stays there and is evicted in time; `flows` is looked up first.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
     roster::want_turn();
     let Some(pair) = maps::pair() else { return false };
     // SAFETY: as in `flow::follow`. A copy: what is inserted must not change between reply and flow.
-    pair.fill(key, unsafe { *pointer });
+    pair.flow = unsafe { *pointer };
+    pair.complete(key);
     let interface = pair.flow.interface;
     if !maps::take_share(interface) {
         maps::count_unpromoted();
@@ -47,11 +50,12 @@ pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
 }
 
 /// Moves a closed flow back: its late packets still find their way, and newer flows may evict it, with nobody's help.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn demote(key: &Tuple, pointer: *mut Flow) {
     let Some(pair) = maps::pair() else { return };
     // SAFETY: as in `flow::follow`.
-    pair.fill(key, unsafe { *pointer });
+    pair.flow = unsafe { *pointer };
+    pair.complete(key);
     pair.reply.answered = 1;
     let moved = maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::Overwrite).is_ok()
         && maps::insert_flow(Tier::Transient, key, &pair.flow, Insert::Overwrite).is_ok();
@@ -63,27 +67,27 @@ pub(crate) fn demote(key: &Tuple, pointer: *mut Flow) {
 }
 
 /// Puts back the reply of a flow that has lost it.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn restore_reply(tier: Tier, key: &Tuple, pointer: *mut Flow) {
     let Some(pair) = maps::pair() else { return };
     // SAFETY: as in `flow::follow`.
-    pair.fill(key, unsafe { *pointer });
+    pair.flow = unsafe { *pointer };
+    pair.complete(key);
     if maps::reply(tier, &pair.reply_key).is_none() {
         // An error means that another packet was faster, or that there is no room: the next packet tries again.
         let _lost = maps::insert_reply(tier, &pair.reply_key, &pair.reply, Insert::New);
     }
 }
 
-/// Removes a flow from wherever it is. `backend` and `port` are those of its reply.
+/// Removes a flow from wherever it is, and its reply, which is under `reply_key`.
 #[inline(always)]
-pub(crate) fn forget(key: &Tuple, backend: &Address, port: Port, interface: u32) {
-    let reply_key = Tuple::new(key.client, key.client_port, *backend, port, key.protocol);
+pub(crate) fn forget(key: &Tuple, reply_key: &Tuple, interface: u32) {
     if maps::remove_flow(Tier::Established, key) {
         maps::give_share(interface);
-        maps::remove_reply(Tier::Established, &reply_key);
+        maps::remove_reply(Tier::Established, reply_key);
     }
     maps::remove_flow(Tier::Transient, key);
-    maps::remove_reply(Tier::Transient, &reply_key);
+    maps::remove_reply(Tier::Transient, reply_key);
 }
 
 /// Both halves of a flow, built where they need no room on the stack.
@@ -95,11 +99,10 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// `key`: the flow's own.
+    /// Makes the reply that belongs to the flow; `key` is the flow's own.
     #[inline(always)]
-    pub(crate) fn fill(&mut self, key: &Tuple, flow: Flow) {
-        self.reply_key = reply_key_of(key, &flow);
-        self.reply = reply_of(&flow);
-        self.flow = flow;
+    pub(crate) fn complete(&mut self, key: &Tuple) {
+        self.reply_key = reply_key_of(key, &self.flow);
+        self.reply = reply_of(key, &self.flow);
     }
 }

@@ -6,11 +6,15 @@
 #![expect(internal_features, reason = "atomic_xadd is the only way to a fetching add on this target")]
 
 mod affinity;
+mod bridge;
+mod collision;
 mod flow;
+mod hairpin;
 mod icmp;
 mod life;
 mod lookup;
 mod maps;
+mod open;
 mod packet;
 mod redirect;
 mod reject;

@@ -7,7 +7,8 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::generated::bpf_map_pop_elem,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf},
+    programs::TcContext,
 };
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
@@ -15,8 +16,9 @@ use core::{
 };
 use mcs_proxy_ebpf::abi::{
     Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Flow, Fragment,
-    FragmentKey, FrontendWord, HOT_WORDS, MapName, MapSizes, REJECTS_PER_TICK, Reply, RosterEntry, SHARES,
-    ServiceCounters, ServiceKey, Silences, Tuple, VERDICTS, Verdict, VipFlags, hot_bit,
+    FragmentKey, FrontendWord, HOT_WORDS, INTERFACES, MapName, MapSizes, Place, REJECTS_PER_TICK, Reply,
+    RosterEntry, SHARES, STAGES, ServiceCounters, ServiceKey, Silences, Stage, Tuple, VERDICTS, Verdict,
+    VipFlags, hot_bit,
 };
 
 const SIZES: MapSizes = MapSizes::DEFAULT;
@@ -40,6 +42,18 @@ static SILENCES: Global<Silences> = Global::new(Silences {
 #[inline(always)]
 pub(crate) fn silences() -> Silences {
     SILENCES.load()
+}
+
+/// The addresses by which a pod that calls itself seems to be called: the loader sets them.
+#[unsafe(no_mangle)]
+static HAIRPIN_V4: Global<Address> = Global::new(Address::UNSPECIFIED);
+#[unsafe(no_mangle)]
+static HAIRPIN_V6: Global<Address> = Global::new(Address::UNSPECIFIED);
+
+/// By which address a pod that calls itself seems to be called.
+#[inline(always)]
+pub(crate) fn hairpin_address(v4: bool) -> Address {
+    if v4 { HAIRPIN_V4.load() } else { HAIRPIN_V6.load() }
 }
 
 /// How many ticks a second has.
@@ -88,6 +102,10 @@ static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entri
 static INTERFACE_FLOWS: Array<u64> = Array::with_max_entries(SHARES, BPF_F_MMAPABLE);
 #[map(name = "rejects")]
 static REJECTS: Array<u64> = Array::with_max_entries(SHARES, 0);
+#[map(name = "interfaces")]
+static PLACES: HashMap<u32, Place> = HashMap::with_max_entries(INTERFACES, BPF_F_NO_PREALLOC);
+#[map(name = "stages")]
+static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(STAGES, 0);
 #[map(name = "service_counters")]
 static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> = PerCpuArray::with_max_entries(SIZES.frontends, 0);
 #[map(name = "backend_counters")]
@@ -296,6 +314,21 @@ pub(crate) fn take_reject(interface: u32, now: u32) -> bool {
         }
         (fetch_add(word, 1) as u32) < REJECTS_PER_TICK
     }
+}
+
+/// What user space knows of an interface.
+#[inline(always)]
+pub(crate) fn place(interface: u32) -> Place {
+    // SAFETY: two independent words; each is right, whichever of two values it is of.
+    unsafe { PLACES.get(&interface) }.copied().unwrap_or(Place::UNKNOWN)
+}
+
+/// Goes on with another program, and returns only if it is not there. To be called by a program itself: deeper down
+/// the verifier would count what is on the stack.
+#[inline(always)]
+pub(crate) fn go_on(ctx: &TcContext, stage: Stage) {
+    // SAFETY: nothing waits to be dropped.
+    unsafe { PROGRAMS.tail_call(ctx, stage as u32) };
 }
 
 /// Whether an insert may overwrite.

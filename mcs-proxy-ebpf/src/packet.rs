@@ -23,6 +23,17 @@ pub(crate) struct Network {
 }
 
 impl Network {
+    /// Whether this opens a TCP connection, as far as can be told at a glance: of a packet with options or extension
+    /// headers it cannot.
+    #[inline(always)]
+    pub(crate) fn is_plain_syn(&self, ctx: &TcContext) -> bool {
+        if !self.plain || self.protocol != Protocol::Tcp.number() {
+            return false;
+        }
+        let transport = if self.destination.is_v4() { ETHERNET + IPV4 } else { ETHERNET + IPV6 };
+        header(ctx, transport, TCP).is_some_and(|tcp| transition::is_syn(Protocol::Tcp, load(tcp, 13)))
+    }
+
     /// Whether this may be ICMP; that it goes with its family is for whoever reads it to check.
     #[inline(always)]
     pub(crate) fn is_icmp(&self) -> bool {

@@ -12,45 +12,47 @@ use mcs_proxy_ebpf::abi::{Address, FlowState, Port, Reply, Tuple, Verdict};
 pub(crate) struct Origin {
     pub(crate) vip: Address,
     pub(crate) port: Port,
+    /// The client's own, whatever it was on the wire.
+    pub(crate) client_port: Port,
     pub(crate) service: u32,
     pub(crate) backend_id: u32,
     /// Nothing had come back on this flow before.
     pub(crate) first: bool,
 }
 
-/// Looks up which flow the packet answers, and notes that it did.
+/// Looks up which flow the packet answers, by the flow's tuple on the wire, and notes that it did.
 #[inline(always)]
-pub(crate) fn find(packet: &Packet, interface: u32) -> Result<Origin, Verdict> {
-    let key = Tuple::new(
-        packet.destination,
-        packet.destination_port,
-        packet.source,
-        packet.source_port,
-        packet.protocol.number(),
-    );
-    if let Some(pointer) = maps::reply(Tier::Established, &key) {
-        return follow(Tier::Established, pointer, packet, interface);
+pub(crate) fn find(key: &Tuple, packet: &Packet, interface: u32) -> Result<Origin, Verdict> {
+    if let Some(pointer) = maps::reply(Tier::Established, key) {
+        return follow(Tier::Established, key, pointer, packet, interface);
     }
-    match maps::reply(Tier::Transient, &key) {
-        Some(pointer) => follow(Tier::Transient, pointer, packet, interface),
+    match maps::reply(Tier::Transient, key) {
+        Some(pointer) => follow(Tier::Transient, key, pointer, packet, interface),
         None => Err(Verdict::NoFlow),
     }
 }
 
 #[inline(always)]
-fn follow(tier: Tier, pointer: *mut Reply, packet: &Packet, interface: u32) -> Result<Origin, Verdict> {
+fn follow(
+    tier: Tier,
+    key: &Tuple,
+    pointer: *mut Reply,
+    packet: &Packet,
+    interface: u32,
+) -> Result<Origin, Verdict> {
     // SAFETY: the entry is memory of the map until this program ends. Other CPUs may write to it: every field is
     // read once, and the check of the repeated key below shows whether it is still the entry that was looked up.
     let reply = unsafe { &mut *pointer };
     let origin = Origin {
         vip: reply.vip,
         port: reply.vip_port,
+        client_port: reply.client_port,
         service: reply.service,
         backend_id: reply.backend_id,
         first: reply.answered == 0,
     };
     let owner = reply.interface;
-    if reply.backend != packet.source || reply.client_port != packet.destination_port {
+    if reply.backend != packet.source || reply.wire_port != packet.destination_port {
         return Err(Verdict::NoFlow);
     }
     if owner != interface {
@@ -62,21 +64,15 @@ fn follow(tier: Tier, pointer: *mut Reply, packet: &Packet, interface: u32) -> R
     if origin.first || end != FlowState::NEW || late {
         reply.answered = 1;
         reply.last_seen = now;
-        note(tier, packet, &origin, end, now);
+        note(tier, key, &origin, end, now);
     }
     Ok(origin)
 }
 
 /// The flow holds the state for both directions: a reply that changes it says so there.
 #[inline(always)]
-fn note(tier: Tier, packet: &Packet, origin: &Origin, end: FlowState, now: u32) {
-    let key = Tuple::new(
-        packet.destination,
-        packet.destination_port,
-        origin.vip,
-        origin.port,
-        packet.protocol.number(),
-    );
+fn note(tier: Tier, wire: &Tuple, origin: &Origin, end: FlowState, now: u32) {
+    let key = Tuple::new(wire.client, origin.client_port, origin.vip, origin.port, wire.protocol);
     let Some(pointer) = maps::flow(tier, &key) else { return };
     // SAFETY: as in `follow`.
     unsafe { (*pointer).last_seen = now };
@@ -84,4 +80,17 @@ fn note(tier: Tier, packet: &Packet, origin: &Origin, end: FlowState, now: u32) 
     if tier == Tier::Established && end != FlowState::NEW && state.is_closed() {
         life::demote(&key, pointer);
     }
+}
+
+/// Counts an answer that was translated.
+#[inline(always)]
+pub(crate) fn count(origin: &Origin, packet: &Packet) {
+    maps::count_service(origin.service, |counters| {
+        counters.packets_out += 1;
+        counters.bytes_out += packet.bytes;
+    });
+    maps::count_backend(origin.backend_id, |counters| {
+        counters.first_replies += u32::from(origin.first);
+        counters.bytes += packet.bytes;
+    });
 }

@@ -106,3 +106,13 @@ fn update_checksum(
     }
     Ok(())
 }
+
+/// Puts another port in the place of the packet's own, at one end.
+#[inline(never)]
+pub(crate) fn shift(ctx: &TcContext, packet: &Packet, end: End, port: Port) -> Result<(), Verdict> {
+    let address = match end {
+        End::Source => &packet.source,
+        End::Destination => &packet.destination,
+    };
+    rewrite(ctx, packet, end, address, port)
+}

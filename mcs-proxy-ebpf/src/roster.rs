@@ -83,7 +83,8 @@ fn stays(entry: &RosterEntry) -> bool {
         return true;
     }
     let Some(pair) = maps::pair() else { return true };
-    pair.fill(&entry.key, *flow);
-    life::forget(&entry.key, &pair.flow.backend, pair.flow.backend_port, pair.flow.interface);
+    pair.flow = *flow;
+    pair.complete(&entry.key);
+    life::forget(&entry.key, &pair.reply_key, pair.flow.interface);
     false
 }

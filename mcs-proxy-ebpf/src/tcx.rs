@@ -1,25 +1,23 @@
 //! The two programs on a pod's interface, seen from the host, and the clock.
 
 use crate::{
+    bridge, collision,
     flow::{self, Status},
-    icmp, lookup, maps,
-    packet::{self, Network},
-    redirect, reject, reply,
-    rewrite::{End, rewrite},
+    hairpin, icmp, maps,
+    packet::{self, Network, Packet},
+    redirect, reply,
+    rewrite::{End, rewrite, shift},
     roster,
-    verdict::conclude,
+    verdict::{conclude, go_on},
 };
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
-use aya_log_ebpf::debug;
-use mcs_proxy_ebpf::abi::{Direction, Tuple, Verdict};
+use mcs_proxy_ebpf::abi::{Direction, FlowState, Tuple, Verdict};
 
 /// On the way from a pod (ingress of the host's side of its veth).
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
-    let mut verdict = sort(&ctx).unwrap_or_else(|verdict| verdict);
-    if verdict == Verdict::NoBackend {
-        verdict = reject::answer(&ctx);
-    }
+    let verdict = sort(&ctx).unwrap_or_else(|verdict| verdict);
+    go_on(&ctx, verdict);
     conclude(&ctx, verdict)
 }
 
@@ -46,6 +44,9 @@ fn empty(_: TcContext) -> i32 {
 fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
     if !maps::is_hot(Direction::FromPod, &network.destination) {
+        if maps::is_hot(Direction::ToPod, &network.destination) && network.is_plain_syn(ctx) {
+            return Ok(Verdict::OpenMissing);
+        }
         return Err(Verdict::NotOurs);
     }
     if network.is_icmp() {
@@ -66,43 +67,32 @@ fn forward(ctx: &TcContext, network: Network) -> Verdict {
 fn translate(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
     let packet = packet::transport(ctx, network)?;
     let interface = interface(ctx);
-    let key = Tuple::new(
-        packet.source,
-        packet.source_port,
-        packet.destination,
-        packet.destination_port,
-        packet.protocol.number(),
-    );
+    let key = key_of(&packet);
     let known = flow::find(&key, &packet, interface);
-    if known.status == Status::Current {
-        rewrite(ctx, &packet, End::Destination, &known.address, known.port)?;
-        maps::count_service(known.service, |counters| {
-            counters.packets_in += 1;
-            counters.bytes_in += packet.bytes;
-        });
-        maps::count_backend(known.backend_id, |counters| counters.bytes += packet.bytes);
-        return Ok(Verdict::Forwarded);
+    if known.status != Status::Current {
+        if hairpin::is_answer(&packet) {
+            return Ok(Verdict::HairpinMissing);
+        }
+        collision::begin(ctx);
+        return Ok(Verdict::OpenMissing);
     }
-    let choice = lookup::choose(&packet)?;
-    if choice.address == packet.source {
-        return Err(Verdict::Hairpin);
+    if known.state.has(FlowState::HAIRPIN) {
+        return Ok(Verdict::HairpinMissing);
     }
-    flow::open(&key, &packet, interface, choice, &known)?;
-    rewrite(ctx, &packet, End::Destination, &choice.address, choice.port)?;
-    maps::count_service(choice.service, |counters| {
-        counters.flows += 1;
+    // A SYN that is sent again goes through the host: what it thinks the backend's MAC address is may be out of date.
+    if known.state.has(FlowState::ON_LINK) && !packet.is_syn() {
+        bridge::send(ctx, &packet, maps::place(interface).bridge, &known.address)?;
+    }
+    if known.wire_port != packet.source_port {
+        shift(ctx, &packet, End::Source, known.wire_port)?;
+    }
+    rewrite(ctx, &packet, End::Destination, &known.address, known.port)?;
+    maps::count_service(known.service, |counters| {
         counters.packets_in += 1;
         counters.bytes_in += packet.bytes;
     });
-    maps::count_backend(choice.backend_id, |counters| {
-        counters.flows += 1;
-        counters.bytes += packet.bytes;
-    });
-    debug!(
-        ctx,
-        "interface {}: new flow, service {}, backend {}", interface, choice.service, choice.backend_id
-    );
-    Ok(Verdict::NewFlow)
+    maps::count_backend(known.backend_id, |counters| counters.bytes += packet.bytes);
+    Ok(Verdict::Forwarded)
 }
 
 #[inline(always)]
@@ -136,17 +126,32 @@ fn backward(ctx: &TcContext, network: Network) -> Verdict {
 #[inline(always)]
 fn translate_back(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
     let packet = packet::transport(ctx, network)?;
-    let origin = reply::find(&packet, interface(ctx))?;
+    let wire = Tuple::new(
+        packet.destination,
+        packet.destination_port,
+        packet.source,
+        packet.source_port,
+        packet.protocol.number(),
+    );
+    let origin = reply::find(&wire, &packet, interface(ctx))?;
+    if origin.client_port != packet.destination_port {
+        shift(ctx, &packet, End::Destination, origin.client_port)?;
+    }
     rewrite(ctx, &packet, End::Source, &origin.vip, origin.port)?;
-    maps::count_service(origin.service, |counters| {
-        counters.packets_out += 1;
-        counters.bytes_out += packet.bytes;
-    });
-    maps::count_backend(origin.backend_id, |counters| {
-        counters.first_replies += u32::from(origin.first);
-        counters.bytes += packet.bytes;
-    });
+    reply::count(&origin, &packet);
     Ok(Verdict::Replied)
+}
+
+/// The flow of a packet from a pod.
+#[inline(always)]
+pub(crate) fn key_of(packet: &Packet) -> Tuple {
+    Tuple::new(
+        packet.source,
+        packet.source_port,
+        packet.destination,
+        packet.destination_port,
+        packet.protocol.number(),
+    )
 }
 
 /// Index of the interface that the program runs on.

@@ -63,17 +63,17 @@ pub const fn end_of(tcp_flags: u8, fin: FlowState) -> FlowState {
 /// The key of the reply that belongs to a flow. `key` is the flow's own.
 #[inline(always)]
 pub const fn reply_key_of(key: &Tuple, flow: &Flow) -> Tuple {
-    Tuple::new(key.client, key.client_port, flow.backend, flow.backend_port, key.protocol)
+    Tuple::new(key.client, flow.wire_port, flow.backend, flow.backend_port, key.protocol)
 }
 
-/// The reply that belongs to a flow.
+/// The reply that belongs to a flow. `key` is the flow's own.
 #[inline(always)]
-pub const fn reply_of(flow: &Flow) -> Reply {
+pub const fn reply_of(key: &Tuple, flow: &Flow) -> Reply {
     Reply {
         vip: flow.vip,
         backend: flow.backend,
-        vip_port: flow.vip_port,
-        backend_port: flow.backend_port,
+        vip_port: key.peer_port,
+        wire_port: flow.wire_port,
         client_port: flow.client_port,
         protocol: flow.protocol,
         answered: flow.state.has(FlowState::ANSWERED) as u8,

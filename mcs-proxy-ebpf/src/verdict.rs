@@ -6,7 +6,19 @@ use aya_ebpf::{
     helpers::generated::bpf_redirect,
     programs::TcContext,
 };
-use mcs_proxy_ebpf::abi::{Action, Verdict};
+use mcs_proxy_ebpf::abi::{Action, Stage, Verdict};
+
+/// Goes on with the program that the verdict asks for. Returns if it asks for none, or the program is not there.
+#[inline(always)]
+pub(crate) fn go_on(ctx: &TcContext, verdict: Verdict) {
+    // Compared one by one: an `Option` across a join would be undefined where it is `None`.
+    if verdict == Verdict::OpenMissing {
+        maps::go_on(ctx, Stage::Open);
+    }
+    if verdict == Verdict::HairpinMissing {
+        maps::go_on(ctx, Stage::Hairpin);
+    }
+}
 
 /// Counts the verdict and returns the program's return value.
 ///

@@ -1,7 +1,13 @@
 //! The command line: every flag, its default and its help.
 
 use crate::{
-    dataplane::{flows::Timeouts, interfaces::Pattern, links::Hook, loader::Options},
+    dataplane::{
+        flows::Timeouts,
+        hairpin::{self, Hairpin},
+        interfaces::Pattern,
+        links::Hook,
+        loader::Options,
+    },
     model::{NamespacedName, check_cluster_name},
     source::{Scope, SourceSpec},
 };
@@ -9,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
 use std::{
     fs,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -84,6 +91,12 @@ pub struct Run {
     /// Interfaces to leave alone; `*` stands for any characters; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude_interface: Vec<Pattern>,
+    /// By which address a pod that calls itself through a Service seems to be called; free on every pod's network
+    #[arg(long, value_name = "ADDRESS", default_value_t = Hairpin::DEFAULT.v4, value_parser = hairpin::parse_v4)]
+    pub hairpin_address_v4: Ipv4Addr,
+    /// The same over IPv6
+    #[arg(long, value_name = "ADDRESS", default_value_t = Hairpin::DEFAULT.v6, value_parser = hairpin::parse_v6)]
+    pub hairpin_address_v6: Ipv6Addr,
     /// Hook to attach to; `auto` takes tcx where the kernel has it (6.6)
     #[arg(long, default_value = "auto", value_name = "auto|tcx|clsact")]
     pub hook: Hook,
@@ -140,8 +153,13 @@ impl Run {
     pub fn load_options(&self) -> Options {
         let sizes = self.sizes.map_sizes();
         let flows_per_interface = self.sizes.max_flows_per_interface.unwrap_or(sizes.flows / 4);
-        let timeouts = self.timeouts.timeouts();
-        Options { sizes, flows_per_interface, timeouts, bpf_log: self.bpf_log }
+        let (hairpin, timeouts) = (self.hairpin(), self.timeouts.timeouts());
+        Options { sizes, flows_per_interface, hairpin, timeouts, bpf_log: self.bpf_log }
+    }
+
+    #[must_use]
+    pub const fn hairpin(&self) -> Hairpin {
+        Hairpin { v4: self.hairpin_address_v4, v6: self.hairpin_address_v6 }
     }
 }
 
@@ -288,6 +306,8 @@ mod tests {
             (&["run", "--cluster-name", "m", "--source", "etcd"], "`kubernetes` or `directory=PATH`"),
             (&["run", "--cluster-name", "m", "--default-algorithm", "rr"], "round-robin"),
             (&["run", "--cluster-name", "m", "--max-flows", "0"], "2..="),
+            (&["run", "--cluster-name", "m", "--hairpin-address-v4", "127.0.0.1"], "loopback"),
+            (&["run", "--cluster-name", "m", "--hairpin-address-v6", "fe80::1"], "link-local"),
             (&["run", "--cluster-name", "m", "--settings", "x"], "mcs-proxy/settings"),
             (&["services", "serve"], "default/serve"),
             (&["services", "-o", "xml"], "table, json, yaml"),

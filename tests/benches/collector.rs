@@ -14,7 +14,10 @@ use mcs_proxy::{
         sys::Access,
     },
 };
-use mcs_proxy_ebpf::abi::{Address, Flow, FlowState, MapName, MapSizes, Port, Protocol, Reply, Tuple};
+use mcs_proxy_ebpf::{
+    abi::{Address, Flow, FlowState, MapName, MapSizes, Port, Protocol, Reply, Tuple},
+    transition::{reply_key_of, reply_of},
+};
 use place::Place;
 use std::{
     collections::BTreeSet,
@@ -87,7 +90,7 @@ fn pair(number: u32, last_seen: u32) -> (Tuple, Flow, Tuple, Reply) {
         backend,
         vip,
         backend_port,
-        vip_port,
+        wire_port: client_port,
         client_port,
         protocol,
         state: FlowState::ANSWERED.with(FlowState::ESTABLISHED),
@@ -98,23 +101,6 @@ fn pair(number: u32, last_seen: u32) -> (Tuple, Flow, Tuple, Reply) {
         service: number % 1000,
         last_seen,
     };
-    let reply = Reply {
-        vip,
-        backend,
-        vip_port,
-        backend_port,
-        client_port,
-        protocol,
-        answered: 1,
-        backend_id: flow.backend_id,
-        service: flow.service,
-        interface,
-        last_seen,
-    };
-    (
-        Tuple::new(client, client_port, vip, vip_port, protocol),
-        flow,
-        Tuple::new(client, client_port, backend, backend_port, protocol),
-        reply,
-    )
+    let key = Tuple::new(client, client_port, vip, vip_port, protocol);
+    (key, flow, reply_key_of(&key, &flow), reply_of(&key, &flow))
 }

@@ -44,7 +44,14 @@ impl Connection {
     /// # Errors
     /// Nobody accepts it.
     pub fn open(namespace: &Namespace, service: SocketAddr) -> Result<Self> {
-        let stream = namespace.run(move || TcpStream::connect_timeout(&service, PATIENCE))?;
+        Self::over(namespace.run(move || TcpStream::connect_timeout(&service, PATIENCE))?, service)
+    }
+
+    /// Over a stream that is there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn over(stream: TcpStream, service: SocketAddr) -> Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { stream: BufReader::new(stream), service })

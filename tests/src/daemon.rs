@@ -13,7 +13,7 @@ use std::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const BPFFS: &str = "/sys/fs/bpf";
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
 /// The daemon of one node. Dropping it ends it; its pins go with the world.
 #[derive(Debug)]
@@ -122,6 +122,14 @@ impl Daemon {
     /// The kernel's.
     pub fn crash(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), Process::crash)
+    }
+
+    /// Stops the program, as SIGSTOP does, or lets it go on.
+    ///
+    /// # Errors
+    /// It does not run; or the kernel's.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        self.process.as_ref().context("it does not run")?.pause(paused)
     }
 
     /// Asks the program to end, and waits until it has.

@@ -4,6 +4,7 @@
 
 pub mod api;
 mod beneath;
+pub mod bpf;
 mod cleanup;
 pub mod client;
 mod daemon;

@@ -84,6 +84,15 @@ impl Namespace {
         run(Command::new("ip").args(["-n", &self.name]).args(arguments.split_whitespace()))
     }
 
+    /// Runs tc here: `namespace.tc("qdisc add dev eth0 clsact")`.
+    ///
+    /// # Errors
+    /// It fails; the error has its words.
+    pub fn tc(&self, arguments: &str) -> Result<String> {
+        // Not `tc -n`, which mounts a /sys of its own, without the BPF file system.
+        run(self.command("tc")?.args(arguments.split_whitespace()))
+    }
+
     /// Makes an interface send packets as they are on a wire: one segment each, checksums computed.
     ///
     /// # Errors
@@ -238,6 +247,14 @@ impl Process {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// Stops it, as SIGSTOP does, or lets it go on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        Ok(sys::kill(self.child.id(), if paused { libc::SIGSTOP } else { libc::SIGCONT })?)
     }
 
     /// Leaves it running after we are gone.

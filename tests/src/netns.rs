@@ -19,5 +19,13 @@ pub fn enter_new() -> Result<()> {
 /// The kernel's.
 pub fn add_veth(name: &str, peer: &str) -> Result<u32> {
     run(Command::new("ip").args(["link", "add", name, "type", "veth", "peer", "name", peer]))?;
-    Ok(sys::interface_index(name)?)
+    index(name)
+}
+
+/// The index of an interface here.
+///
+/// # Errors
+/// There is none of that name.
+pub fn index(interface: &str) -> Result<u32> {
+    Ok(sys::interface_index(interface)?)
 }

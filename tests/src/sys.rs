@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "the one place for it")]
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::File,
     io, mem,
     os::{
@@ -74,7 +74,7 @@ fn isolate_this_process(isolation: &Isolation) -> io::Result<()> {
     Ok(())
 }
 
-fn mount(source: Option<&CString>, target: &std::ffi::CStr, flags: libc::c_ulong) -> io::Result<()> {
+fn mount(source: Option<&CString>, target: &CStr, flags: libc::c_ulong) -> io::Result<()> {
     let source = source.map_or(ptr::null(), |source| source.as_ptr());
     // SAFETY: the strings outlive the call; null is allowed for the rest.
     check(unsafe { libc::mount(source, target.as_ptr(), ptr::null(), flags, ptr::null()) }).map(drop)
@@ -190,4 +190,67 @@ impl PacketSocket {
             }
         }
     }
+}
+
+/// bpf(2), whose commands each have their own attributes.
+fn bpf<A>(command: libc::c_int, attributes: &mut A) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads and writes the structure, whose size is passed, and what its pointers, which the callers
+    // take from live values, refer to.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size_of::<A>()) };
+    check(result.try_into().map_err(io::Error::other)?)
+}
+
+fn bpf_descriptor<A>(command: libc::c_int, mut attributes: A) -> io::Result<OwnedFd> {
+    let descriptor = bpf(command, &mut attributes)?;
+    // SAFETY: the descriptor is fresh and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// An array map of one number.
+pub(crate) fn create_counter() -> io::Result<OwnedFd> {
+    const MAP_CREATE: libc::c_int = 0;
+    const ARRAY: u32 = 2;
+    // Type, sizes of key and value, entries.
+    bpf_descriptor(MAP_CREATE, [ARRAY, 4, 8, 1])
+}
+
+/// The number in it.
+pub(crate) fn first_element(map: &OwnedFd) -> io::Result<u64> {
+    const MAP_LOOKUP_ELEM: libc::c_int = 1;
+    let (key, mut value) = (0_u32, 0_u64);
+    let mut attributes = [
+        map.as_raw_fd() as u64,
+        ptr::from_ref(&key).addr() as u64,
+        ptr::from_mut(&mut value).expose_provenance() as u64,
+    ];
+    bpf(MAP_LOOKUP_ELEM, &mut attributes)?;
+    Ok(value)
+}
+
+/// Loads a classifier from its instructions.
+pub(crate) fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
+    const PROG_LOAD: libc::c_int = 5;
+    const SCHED_CLS: u64 = 3;
+    let count = instructions.len() as u64;
+    // Type and count; instructions; licence.
+    bpf_descriptor(
+        PROG_LOAD,
+        [SCHED_CLS | count << 32, instructions.as_ptr().addr() as u64, c"GPL".as_ptr().addr() as u64],
+    )
+}
+
+/// Attaches a program to a hook of an interface, before or after all others.
+pub(crate) fn link_tcx(program: &OwnedFd, index: u32, ingress: bool, first: bool) -> io::Result<OwnedFd> {
+    const LINK_CREATE: libc::c_int = 28;
+    const HOOKS: [u32; 2] = [46, 47];
+    const PLACES: [u32; 2] = [1 << 3, 1 << 4];
+    let (hook, place) = (HOOKS[usize::from(!ingress)], PLACES[usize::from(!first)]);
+    // And no other program that the place would be relative to, nor an expected revision.
+    bpf_descriptor(LINK_CREATE, [program.as_raw_fd().cast_unsigned(), index, hook, place, 0, 0, 0, 0])
+}
+
+/// Names a program in a BPF file system.
+pub(crate) fn pin(program: &OwnedFd, path: &CStr) -> io::Result<()> {
+    const OBJ_PIN: libc::c_int = 6;
+    bpf(OBJ_PIN, &mut [path.as_ptr().addr() as u64, program.as_raw_fd() as u64]).map(drop)
 }

@@ -177,27 +177,18 @@ impl World {
             addresses.iter().map(|address| address.parse()).collect::<Result<Vec<IpAddr>, _>>()?;
         let namespace = self.namespace(&format!("{}-{name}", node.name))?;
         let host_interface = host_interface(name);
-        let host = &node.namespace;
-        host.ip(&format!("link add {host_interface} type veth peer name eth0 netns {}", namespace.name()))?;
-        host.sysctl(&format!("net/ipv4/conf/{host_interface}/proxy_arp"), "1")?;
-        // The kernel would wait for up to a second before it answers for another.
-        host.sysctl(&format!("net/ipv4/neigh/{host_interface}/proxy_delay"), "0")?;
-        host.ip(&format!("address add {GATEWAY_V6}/64 dev {host_interface} nodad"))?;
-        host.ip(&format!("link set {host_interface} up"))?;
-
-        for address in &addresses {
-            let length = if address.is_ipv4() { 32 } else { 128 };
-            let nodad = if address.is_ipv4() { "" } else { "nodad" };
-            namespace.ip(&format!("address add {address}/{length} dev eth0 {nodad}"))?;
-            host.ip(&format!("route add {address}/{length} dev {host_interface}"))?;
-        }
-        namespace.ip("link set eth0 up")?;
-        namespace.ip(&format!("route add {GATEWAY} dev eth0 scope link"))?;
-        namespace.ip(&format!("route add default via {GATEWAY} dev eth0"))?;
-        namespace.ip(&format!("-6 route add default via {GATEWAY_V6} dev eth0"))?;
-
-        let (cluster, node) = (node.cluster.clone(), node.name.clone());
-        Ok(Pod { cluster, node, name: name.to_owned(), namespace, addresses, host_interface, server: None })
+        let (cluster, node_name) = (node.cluster.clone(), node.name.clone());
+        let pod = Pod {
+            cluster,
+            node: node_name,
+            name: name.to_owned(),
+            namespace,
+            addresses,
+            host_interface,
+            server: None,
+        };
+        pod.wire(node, "")?;
+        Ok(pod)
     }
 
     /// Adds a pod that answers who it is, over HTTP and UDP, and waits until it does.
@@ -253,12 +244,56 @@ impl Node {
 }
 
 impl Pod {
+    /// Takes its veth away, and gives it another of the same name: under the same index, if asked.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn rewire(&self, node: &Node, same_index: bool) -> Result<()> {
+        let name = &self.host_interface;
+        let shown = node.namespace.ip(&format!("-o link show dev {name}"))?;
+        let (index, _) = shown.split_once(':').with_context(|| shown.clone())?;
+        node.namespace.ip(&format!("link del {name}"))?;
+        self.wire(node, &if same_index { format!("index {index}") } else { String::new() })
+    }
+
+    fn wire(&self, node: &Node, index: &str) -> Result<()> {
+        let Self { namespace, host_interface, addresses, .. } = self;
+        let host = &node.namespace;
+        let peer = format!("peer name eth0 netns {}", namespace.name());
+        host.ip(&format!("link add {host_interface} {index} type veth {peer}"))?;
+        host.sysctl(&format!("net/ipv4/conf/{host_interface}/proxy_arp"), "1")?;
+        // The kernel would wait for up to a second before it answers for another.
+        host.sysctl(&format!("net/ipv4/neigh/{host_interface}/proxy_delay"), "0")?;
+        host.ip(&format!("address add {GATEWAY_V6}/64 dev {host_interface} nodad"))?;
+        host.ip(&format!("link set {host_interface} up"))?;
+
+        for address in addresses {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            let nodad = if address.is_ipv4() { "" } else { "nodad" };
+            namespace.ip(&format!("address add {address}/{length} dev eth0 {nodad}"))?;
+            host.ip(&format!("route add {address}/{length} dev {host_interface}"))?;
+        }
+        namespace.ip("link set eth0 up")?;
+        namespace.ip(&format!("route add {GATEWAY} dev eth0 scope link"))?;
+        namespace.ip(&format!("route add default via {GATEWAY} dev eth0"))?;
+        namespace.ip(&format!("-6 route add default via {GATEWAY_V6} dev eth0"))?;
+        Ok(())
+    }
+
     /// Starts the program that answers.
     ///
     /// # Errors
     /// It does not start.
     pub fn serve(&mut self) -> Result<()> {
-        let port = POD_PORT.to_string();
+        self.serve_on(POD_PORT)
+    }
+
+    /// As [`serve`](Self::serve), on another port.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn serve_on(&mut self, port: u16) -> Result<()> {
+        let port = port.to_string();
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         let mut arguments = vec![self.cluster.as_str(), &self.node, &self.name, &port];
         arguments.extend(addresses.iter().map(String::as_str));

@@ -4,7 +4,7 @@ use super::{Address, Port, Protocol};
 use crate::select::mix;
 
 /// Key of the flow maps. In `flows` and `transient` the peer is the VIP that the client called; in `replies` and
-/// `transient_replies` it is the backend that answers.
+/// `transient_replies` it is the backend that answers, and the client's port is the one on the wire.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tuple {
@@ -42,7 +42,8 @@ pub struct Flow {
     pub backend: Address,
     pub vip: Address,
     pub backend_port: Port,
-    pub vip_port: Port,
+    /// The client's port as its backend sees it: another one where two conversations would else be one on the wire.
+    pub wire_port: Port,
     /// With `protocol` and `state` an aligned word, so that bits of the state can be set atomically.
     pub client_port: Port,
     pub protocol: u8,
@@ -61,14 +62,16 @@ pub struct Flow {
     pub last_seen: u32,
 }
 
-/// Value of `replies` and `transient_replies`. It repeats the backend and the client's port, as [`Flow`] does.
+/// Value of `replies` and `transient_replies`. It repeats the backend and the port on the wire, as
+/// [`Flow`] repeats the VIP and the client's port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub vip: Address,
     pub backend: Address,
     pub vip_port: Port,
-    pub backend_port: Port,
+    /// As in [`Flow`].
+    pub wire_port: Port,
     pub client_port: Port,
     pub protocol: u8,
     /// 1 once anything came back: what the flow's state says as [`FlowState::ANSWERED`], without looking it up.
@@ -142,6 +145,10 @@ impl FlowState {
     pub const CLIENT_FIN: Self = Self(4);
     pub const BACKEND_FIN: Self = Self(8);
     pub const RESET: Self = Self(16);
+    /// The backend is the client itself: packets turn round at its own interface. Set from the beginning or never.
+    pub const HAIRPIN: Self = Self(32);
+    /// The backend is on the client's bridge: packets go there without the host. Set from the beginning or never.
+    pub const ON_LINK: Self = Self(64);
 
     #[inline(always)]
     pub const fn from_bits(bits: u8) -> Self {
@@ -161,6 +168,12 @@ impl FlowState {
     #[inline(always)]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Its packets need more than a new destination.
+    #[inline(always)]
+    pub const fn is_special(self) -> bool {
+        self.0 & (Self::HAIRPIN.0 | Self::ON_LINK.0) != 0
     }
 
     /// Nothing more is to come but what is late: both sides have sent a FIN, or one has sent a RST.
@@ -184,6 +197,8 @@ impl core::fmt::Debug for FlowState {
             (Self::CLIENT_FIN, "client's FIN"),
             (Self::BACKEND_FIN, "backend's FIN"),
             (Self::RESET, "reset"),
+            (Self::HAIRPIN, "hairpin"),
+            (Self::ON_LINK, "on link"),
         ];
         let bits = names.iter().filter(|(bit, _)| self.has(*bit)).map(|(_, name)| *name);
         formatter.debug_list().entries(bits).finish()

@@ -19,6 +19,8 @@ pub enum MapName {
     Fragments,
     InterfaceFlows,
     Rejects,
+    Interfaces,
+    Stages,
     ServiceCounters,
     BackendCounters,
     Verdicts,
@@ -26,7 +28,7 @@ pub enum MapName {
 }
 
 impl MapName {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Hot,
         Self::Services,
         Self::Vips,
@@ -43,6 +45,8 @@ impl MapName {
         Self::Fragments,
         Self::InterfaceFlows,
         Self::Rejects,
+        Self::Interfaces,
+        Self::Stages,
         Self::ServiceCounters,
         Self::BackendCounters,
         Self::Verdicts,
@@ -68,6 +72,8 @@ impl MapName {
             Self::Fragments => "fragments",
             Self::InterfaceFlows => "interface_flows",
             Self::Rejects => "rejects",
+            Self::Interfaces => "interfaces",
+            Self::Stages => "stages",
             Self::ServiceCounters => "service_counters",
             Self::BackendCounters => "backend_counters",
             Self::Verdicts => "verdicts",
@@ -134,6 +140,8 @@ impl MapSizes {
             MapName::Affinity => self.affinity,
             MapName::Fragments => self.fragments,
             MapName::InterfaceFlows | MapName::Rejects => SHARES,
+            MapName::Interfaces => super::INTERFACES,
+            MapName::Stages => super::STAGES,
             MapName::Verdicts => super::VERDICTS,
             MapName::Events => 1 << 18,
         }

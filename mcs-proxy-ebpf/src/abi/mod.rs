@@ -12,7 +12,9 @@ mod counters;
 mod extent;
 mod flow;
 mod hot;
+mod interface;
 mod maps;
+mod stage;
 mod verdict;
 
 pub use address::{Address, Port, Protocol};
@@ -23,7 +25,9 @@ pub use flow::{
     Tuple,
 };
 pub use hot::{Direction, HOT_WORDS, HOT_WORDS_PER_DIRECTION, hot_bit};
+pub use interface::{INTERFACES, Place};
 pub use maps::{MapName, MapSizes, REJECTS_PER_TICK, SHARES, VipFlags};
+pub use stage::{STAGES, Stage};
 pub use verdict::{Action, VERDICTS, Verdict};
 
 /// Names the pin directory (`<pin-dir>/v3`). Raised with every change of layout or meaning.
@@ -49,6 +53,7 @@ mod userspace {
         Flow,
         Fragment,
         FragmentKey,
+        Place,
         Reply,
         ServiceCounters,
         ServiceKey,

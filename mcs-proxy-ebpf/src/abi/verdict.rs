@@ -18,8 +18,8 @@ pub enum Verdict {
     UnknownConnection = 5,
     /// From a pod: the frontend has no backend to offer.
     NoBackend = 6,
-    /// From a pod: the wire tuple that the flow would use belongs to another flow. Dropped: beneath us it would be
-    /// the same tuple, and its answers the other flow's.
+    /// From a pod: every wire tuple that was tried belongs to another flow, or to a connection of the pod's that
+    /// calls the backend directly. Dropped: beneath us it would be the same tuple, and its answers the other's.
     TupleTaken = 7,
     /// From a pod: the flow maps are full.
     FlowsFull = 8,
@@ -50,12 +50,21 @@ pub enum Verdict {
     IcmpTranslated = 20,
     /// To a pod: an ICMP redirect about a packet that we have translated. Dropped: the pod knows the VIP only.
     HostRedirect = 21,
-    /// From a pod: the turn fell on the pod itself. Not translated here: what is beneath us masquerades such a call.
-    Hairpin = 22,
+    /// From a pod: it calls itself through a VIP. Translated, and back to it.
+    HairpinForwarded = 22,
+    /// From a pod: its answer to itself. Translated, and back to it.
+    HairpinReplied = 23,
+    /// From a pod: a SYN straight to a backend, by a wire tuple that an open flow of ours has. Dropped: the answers
+    /// could not be told apart.
+    DirectTaken = 24,
+    /// From a pod: a packet of no flow; but [`Stage::Open`](super::Stage::Open), which would go on with it, is not there.
+    OpenMissing = 25,
+    /// From a pod: a packet to itself; but [`Stage::Hairpin`](super::Stage::Hairpin), which would go on with it, is not there.
+    HairpinMissing = 26,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 23;
+pub const VERDICTS: u32 = 27;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +100,11 @@ impl Verdict {
         Self::EchoReplied,
         Self::IcmpTranslated,
         Self::HostRedirect,
-        Self::Hairpin,
+        Self::HairpinForwarded,
+        Self::HairpinReplied,
+        Self::DirectTaken,
+        Self::OpenMissing,
+        Self::HairpinMissing,
     ];
 
     #[inline(always)]
@@ -104,7 +117,8 @@ impl Verdict {
             | Self::NoService
             | Self::UnknownConnection
             | Self::NoBackend
-            | Self::Hairpin
+            | Self::OpenMissing
+            | Self::HairpinMissing
             | Self::NotPromoted
             | Self::FlowsFull
             | Self::Corrupt
@@ -114,8 +128,14 @@ impl Verdict {
             | Self::OtherInterface
             | Self::Replied
             | Self::IcmpTranslated => Action::Next,
-            Self::TupleTaken | Self::RewriteFailed | Self::RejectLimited | Self::HostRedirect => Action::Drop,
-            Self::Rejected | Self::EchoReplied => Action::Return,
+            Self::TupleTaken
+            | Self::DirectTaken
+            | Self::RewriteFailed
+            | Self::RejectLimited
+            | Self::HostRedirect => Action::Drop,
+            Self::Rejected | Self::EchoReplied | Self::HairpinForwarded | Self::HairpinReplied => {
+                Action::Return
+            }
         }
     }
 }

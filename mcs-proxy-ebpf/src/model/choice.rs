@@ -15,6 +15,8 @@ pub(super) struct Target {
     pub(super) backend_id: u32,
     pub(super) generation: u32,
     pub(super) service: u32,
+    /// From which of the client's ports, as the backend sees it.
+    pub(super) wire_port: Port,
 }
 
 impl Target {
@@ -25,6 +27,7 @@ impl Target {
             backend_id: flow.backend_id,
             generation: flow.generation,
             service: flow.service,
+            wire_port: flow.wire_port,
         }
     }
 }
@@ -41,18 +44,16 @@ impl Model {
             return Err(Verdict::NoBackend);
         }
         if frontend.affinity_seconds != 0
-            && let Some(target) =
-                self.tables.recall(frontend.service, key.client, frontend.affinity_seconds, here)
+            && let Some(target) = self.tables.recall(frontend.service, key, frontend.affinity_seconds, here)
         {
             return Ok(target);
         }
         let count = u32::try_from(frontend.slots.len()).map_err(|_| Verdict::Corrupt)?;
-        let chance = self.chance;
         let index = select(
             frontend.algorithm,
             count,
             || Some(self.tables.take_turn(frontend.service)),
-            || chance,
+            || self.lots.pop_front().unwrap_or_default(),
             || flow_hash(&key.client, key.client_port, &key.peer, key.peer_port, key.protocol),
         )
         .ok_or(Verdict::Corrupt)?;
@@ -63,6 +64,7 @@ impl Model {
             backend_id: backend,
             generation: self.tables.state_of(backend).generation(),
             service: frontend.service,
+            wire_port: key.client_port,
         };
         if frontend.affinity_seconds != 0 {
             let remembered = Remembered {
@@ -80,7 +82,8 @@ impl Model {
 
 impl Tables {
     /// What the client's last flow chose, if that is not too long ago and the backend still takes new flows.
-    fn recall(&mut self, service: u32, client: Address, timeout_seconds: u32, here: Here) -> Option<Target> {
+    fn recall(&mut self, service: u32, key: &Tuple, timeout_seconds: u32, here: Here) -> Option<Target> {
+        let client = key.client;
         let timeout = timeout_seconds.saturating_mul(self.limits.ticks_per_second);
         let remembered = *self.affinity.get(&(service, client))?;
         let state = self.state_of(remembered.backend_id);
@@ -95,6 +98,7 @@ impl Tables {
             backend_id: remembered.backend_id,
             generation: remembered.generation,
             service,
+            wire_port: key.client_port,
         })
     }
 }

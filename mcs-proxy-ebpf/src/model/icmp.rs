@@ -19,8 +19,12 @@ impl Model {
             return Err(Verdict::NoFlow);
         }
         packet.destination = flow.backend;
-        packet.body =
-            Body::Error(Quote { source: flow.backend, source_port: flow.backend_port, ..quote.clone() });
+        packet.body = Body::Error(Quote {
+            source: flow.backend,
+            source_port: flow.backend_port,
+            destination_port: flow.wire_port,
+            ..quote.clone()
+        });
         Ok(Verdict::IcmpTranslated)
     }
 
@@ -46,7 +50,8 @@ impl Model {
             packet.source = reply.vip;
         }
         let (destination, destination_port) = (reply.vip, reply.vip_port);
-        packet.body = Body::Error(Quote { destination, destination_port, ..quote.clone() });
+        let source_port = reply.client_port;
+        packet.body = Body::Error(Quote { source_port, destination, destination_port, ..quote.clone() });
         Ok(Verdict::IcmpTranslated)
     }
 

@@ -16,7 +16,7 @@ pub(super) enum Known {
     /// A flow that goes on: the packet goes where it says.
     Current(Target),
     /// A flow whose tuple a new one takes over.
-    Outdated(Flow),
+    Outdated,
 }
 
 impl Model {
@@ -25,7 +25,7 @@ impl Model {
         let is_established = self.tables.established.flows.contains_key(key);
         let Some(&flow) = self.tables.flow(key) else { return Known::Unknown };
         if self.is_outdated(&flow, segment, here) {
-            return Known::Outdated(flow);
+            return Known::Outdated;
         }
         let is_late = self.tables.is_late(flow.last_seen, here.now);
         let end = end_of(segment.tcp_flags, FlowState::CLIENT_FIN);
@@ -111,7 +111,7 @@ impl Tables {
         if replies.contains_key(&reply_key) || !is_room(replies.len()) || !is_room(flows.len()) {
             return false;
         }
-        replies.insert(reply_key, super::reply::answered(reply_of(&flow)));
+        replies.insert(reply_key, super::reply::answered(reply_of(key, &flow)));
         flows.insert(*key, flow);
         true
     }
@@ -120,7 +120,7 @@ impl Tables {
     pub(super) fn demote(&mut self, key: &Tuple) {
         let Some(flow) = self.established.flows.remove(key) else { return };
         let reply_key = reply_key_of(key, &flow);
-        self.transient.replies.insert(reply_key, super::reply::answered(reply_of(&flow)));
+        self.transient.replies.insert(reply_key, super::reply::answered(reply_of(key, &flow)));
         self.transient.flows.insert(*key, flow);
         self.established.replies.remove(&reply_key);
         self.give_share(flow.interface);
@@ -133,7 +133,7 @@ impl Tables {
         let flow = place.flows[key];
         let reply_key = reply_key_of(key, &flow);
         if !place.replies.contains_key(&reply_key) && place.replies.len() < limit {
-            place.replies.insert(reply_key, reply_of(&flow));
+            place.replies.insert(reply_key, reply_of(key, &flow));
         }
     }
 

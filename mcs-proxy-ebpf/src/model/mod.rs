@@ -10,10 +10,12 @@
 //! - offsets, checksums and offloads: a [`Packet`] has fields, and who compares it with bytes computes checksums anew;
 //! - corrupt maps and an LRU's evictions: tables hold what was put there, until a test takes one half away;
 //! - two packets at the same time;
+//! - bridges, and sockets that pods have besides: what of them counts lies outside of the maps;
 //! - IPv4 options, IPv6 extension headers, fragments, SCTP, and quotes that are cut short.
 #![forbid(unsafe_code)]
 
 mod choice;
+mod hairpin;
 mod icmp;
 mod life;
 mod opening;
@@ -24,9 +26,12 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use crate::abi::{BackendCounters, Direction, ServiceCounters, Tuple, Verdict};
+use crate::{
+    abi::{BackendCounters, Direction, Port, ServiceCounters, Verdict},
+    transition::is_syn,
+};
 pub use packet::{Body, Packet, Quote, Segment};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 pub use tables::{Frontend, Limits, Place, Remembered, Tables};
 
 /// What the programs would do next.
@@ -35,8 +40,10 @@ pub struct Model {
     /// What user space has written, and what packets have left behind.
     pub tables: Tables,
     pub counters: Counters,
-    /// What the next wheel of chance comes to: it takes the place of `bpf_get_prandom_u32`.
-    pub chance: u32,
+    /// What the next lots come to, in turn, by which backends are drawn: they take the place of `bpf_get_prandom_u32`.
+    pub lots: VecDeque<u32>,
+    /// The port that is drawn where a flow needs another than its client's own.
+    pub other_port: Port,
 }
 
 /// What the programs have counted. Where nothing was counted, nothing is entered.
@@ -69,7 +76,8 @@ pub struct Outcome {
 impl Model {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { tables: Tables::new(limits), counters: Counters::default(), chance: 0 }
+        let (counters, lots) = (Counters::default(), VecDeque::new());
+        Self { tables: Tables::new(limits), counters, lots, other_port: Port::default() }
     }
 
     /// A packet on its way from a pod: the program `from_pod`.
@@ -94,6 +102,12 @@ impl Model {
 
     fn sort(&mut self, packet: &mut Packet, here: Here) -> Result<Verdict, Verdict> {
         if !self.tables.is_hot(Direction::FromPod, &packet.destination) {
+            if let Body::Segment(segment) = &packet.body
+                && is_syn(segment.protocol, segment.tcp_flags)
+                && self.tables.is_hot(Direction::ToPod, &packet.destination)
+            {
+                return self.check_direct(&segment.key(packet), here);
+            }
             return Err(Verdict::NotOurs);
         }
         match packet.body.clone() {
@@ -121,21 +135,25 @@ impl Model {
     }
 
     fn forward(&mut self, packet: &mut Packet, segment: &Segment, here: Here) -> Result<Verdict, Verdict> {
-        let key = Tuple::new(
-            packet.source,
-            segment.source_port,
-            packet.destination,
-            segment.destination_port,
-            segment.protocol.number(),
-        );
-        let (target, verdict) = match self.find(&key, segment, here) {
-            life::Known::Current(target) => (target, Verdict::Forwarded),
-            life::Known::Outdated(old) => (self.open(&key, segment, here, Some(old))?, Verdict::NewFlow),
-            life::Known::Unknown => (self.open(&key, segment, here, None)?, Verdict::NewFlow),
+        let key = segment.key(packet);
+        let is_answer = packet.destination == self.tables.hairpin(packet.source.is_v4());
+        let (target, is_new) = match self.find(&key, segment, here) {
+            life::Known::Current(target) => (target, false),
+            life::Known::Outdated | life::Known::Unknown if is_answer => {
+                return self.answer_itself(packet, segment, here);
+            }
+            life::Known::Outdated | life::Known::Unknown => (self.open(&key, segment, here)?, true),
         };
+        let is_hairpin = target.address == packet.source;
         packet.destination = target.address;
-        packet.body = Body::Segment(Segment { destination_port: target.port, ..segment.clone() });
-        let is_new = verdict == Verdict::NewFlow;
+        packet.body = Body::Segment(Segment {
+            source_port: target.wire_port,
+            destination_port: target.port,
+            ..segment.clone()
+        });
+        if is_hairpin {
+            packet.source = self.tables.hairpin(packet.source.is_v4());
+        }
         let service = self.counters.services.entry(target.service).or_default();
         service.flows += u64::from(is_new);
         service.packets_in += 1;
@@ -143,7 +161,11 @@ impl Model {
         let backend = self.counters.backends.entry(target.backend_id).or_default();
         backend.flows += u32::from(is_new);
         backend.bytes += packet.bytes;
-        Ok(verdict)
+        Ok(match (is_hairpin, is_new) {
+            (true, _) => Verdict::HairpinForwarded,
+            (false, true) => Verdict::NewFlow,
+            (false, false) => Verdict::Forwarded,
+        })
     }
 }
 

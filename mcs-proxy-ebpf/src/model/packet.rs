@@ -1,4 +1,4 @@
-use crate::abi::{Address, Port, Protocol};
+use crate::abi::{Address, Port, Protocol, Tuple};
 
 /// A packet: what of it the packet path reads or changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,14 @@ pub struct Quote {
     pub protocol: Protocol,
     pub source_port: Port,
     pub destination_port: Port,
+}
+
+impl Segment {
+    /// The flow of a packet from a pod, or what it would be on the wire if it were not translated.
+    pub(super) const fn key(&self, packet: &Packet) -> Tuple {
+        let protocol = self.protocol.number();
+        Tuple::new(packet.source, self.source_port, packet.destination, self.destination_port, protocol)
+    }
 }
 
 impl Packet {

@@ -26,8 +26,26 @@ impl Model {
             segment.source_port,
             segment.protocol.number(),
         );
-        let is_established = self.tables.established.replies.contains_key(&reply_key);
-        let reply = *self.tables.reply(&reply_key).ok_or(Verdict::NoFlow)?;
+        let reply = self.answered_by(&reply_key, segment, packet.bytes, here)?;
+        packet.source = reply.vip;
+        packet.body = Body::Segment(Segment {
+            source_port: reply.vip_port,
+            destination_port: reply.client_port,
+            ..segment.clone()
+        });
+        Ok(Verdict::Replied)
+    }
+
+    /// Looks up which flow a packet of so many bytes answers, by its tuple on the wire, and notes that it did.
+    pub(super) fn answered_by(
+        &mut self,
+        reply_key: &Tuple,
+        segment: &Segment,
+        bytes: u64,
+        here: Here,
+    ) -> Result<Reply, Verdict> {
+        let is_established = self.tables.established.replies.contains_key(reply_key);
+        let reply = *self.tables.reply(reply_key).ok_or(Verdict::NoFlow)?;
         if reply.interface != here.interface {
             return Err(Verdict::OtherInterface);
         }
@@ -35,23 +53,21 @@ impl Model {
         let end = end_of(segment.tcp_flags, FlowState::BACKEND_FIN);
         if is_first || end != FlowState::NEW || self.tables.is_late(reply.last_seen, here.now) {
             let seen = answered(Reply { last_seen: here.now, ..reply });
-            self.tables.place(is_established).replies.insert(reply_key, seen);
-            self.note(is_established, &reply_key, &reply, end, here);
+            self.tables.place(is_established).replies.insert(*reply_key, seen);
+            self.note(is_established, reply_key, &reply, end, here);
         }
-        packet.source = reply.vip;
-        packet.body = Body::Segment(Segment { source_port: reply.vip_port, ..segment.clone() });
         let service = self.counters.services.entry(reply.service).or_default();
         service.packets_out += 1;
-        service.bytes_out += packet.bytes;
+        service.bytes_out += bytes;
         let backend = self.counters.backends.entry(reply.backend_id).or_default();
         backend.first_replies += u32::from(is_first);
-        backend.bytes += packet.bytes;
-        Ok(Verdict::Replied)
+        backend.bytes += bytes;
+        Ok(reply)
     }
 
     /// The flow holds the state for both directions.
     fn note(&mut self, is_established: bool, reply_key: &Tuple, reply: &Reply, end: FlowState, here: Here) {
-        let (client, port) = (reply_key.client, reply_key.client_port);
+        let (client, port) = (reply_key.client, reply.client_port);
         let key = Tuple::new(client, port, reply.vip, reply.vip_port, reply_key.protocol);
         let Some(flow) = self.tables.place(is_established).flows.get_mut(&key) else { return };
         flow.last_seen = here.now;

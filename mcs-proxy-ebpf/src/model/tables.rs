@@ -33,6 +33,8 @@ pub struct Limits {
     pub flows: usize,
     pub flows_per_interface: u32,
     pub ticks_per_second: u32,
+    /// By which addresses a pod that calls itself seems to be called: over IPv4, over IPv6.
+    pub hairpin: [Address; 2],
 }
 
 /// A pair of flow maps.
@@ -103,6 +105,11 @@ impl Tables {
     /// As [`Self::flow`].
     pub(super) fn reply(&self, key: &Tuple) -> Option<&Reply> {
         self.established.replies.get(key).or_else(|| self.transient.replies.get(key))
+    }
+
+    /// By which address of the family a pod that calls itself seems to be called.
+    pub(super) fn hairpin(&self, v4: bool) -> Address {
+        self.limits.hairpin[usize::from(!v4)]
     }
 
     pub(super) fn take_turn(&mut self, service: u32) -> u64 {

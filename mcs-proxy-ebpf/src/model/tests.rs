@@ -13,7 +13,12 @@ fn address(text: &str) -> Address {
 
 /// A frontend 10.13.0.1:80 with two backends in round robin.
 fn model(protocol: Protocol) -> Model {
-    let mut model = Model::new(Limits { flows: 8, flows_per_interface: 2, ticks_per_second: 4 });
+    let mut model = Model::new(Limits {
+        flows: 8,
+        flows_per_interface: 2,
+        ticks_per_second: 4,
+        hairpin: [address("169.254.42.1"), address("fd6d:6373:7072::1")],
+    });
     let vip = address("10.13.0.1");
     let slots = [("10.10.0.6", 1), ("10.12.0.6", 2)].map(|(backend, id)| {
         model.tables.mark(Direction::ToPod, &address(backend));

@@ -9,7 +9,7 @@ use crate::{
     config::{Places, Run},
     dataplane::{
         flows::{Collected, Collector, FlowsError, GONE},
-        interfaces::{self, InterfaceEvent},
+        interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::KernelDataplane,
         links::{LinkError, Links},
         loader::{self, Loaded},
@@ -97,6 +97,7 @@ struct Daemon {
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
     links: Links,
+    places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     /// The catalog is behind the maps.
@@ -142,7 +143,7 @@ impl Daemon {
         };
         // What was refused before is no news.
         let refusals = Refusals::read(&pin_dir)?;
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags)?;
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags, &run.hairpin().addresses())?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -153,6 +154,7 @@ impl Daemon {
         Ok(Self {
             run: run.clone(),
             links: Links::new(programs, pin_dir.clone(), run.hook),
+            places: PlaceMap::open(&pin_dir)?,
             pin_dir,
             run_dir,
             _locks: locks,
@@ -288,6 +290,18 @@ impl Daemon {
         match event {
             InterfaceEvent::Snapshot(pods) => self.adopt_interfaces(&pods),
             InterfaceEvent::Appeared { index, name } => self.attach(index, &name),
+            InterfaceEvent::Placed { index, place } => {
+                debug!(index, ?place, "placed");
+                if let Err(failure) = self.places.set(index, place) {
+                    self.ensure_pinned()?;
+                    warn!(
+                        index,
+                        "{}; its pod's packets go through the host, and its own connections to backends are not seen",
+                        with_causes(&failure)
+                    );
+                }
+                Ok(())
+            }
             InterfaceEvent::Vanished { index } => {
                 self.unattached.remove(&index);
                 self.detach(index);
@@ -307,6 +321,9 @@ impl Daemon {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => info!(indices = ?swept, "interfaces of an earlier run are gone: detached"),
             Err(failure) => warn!("{}", with_causes(&failure)),
+        }
+        if let Err(failure) = self.places.retain(&pods.keys().copied().collect()) {
+            warn!("{}", with_causes(&failure));
         }
         self.unattached.clear();
         pods.iter().try_for_each(|(&index, name)| self.attach(index, name))
@@ -353,6 +370,9 @@ impl Daemon {
     }
 
     fn detach(&mut self, index: u32) {
+        if let Err(failure) = self.places.remove(index) {
+            warn!(index, "{}", with_causes(&failure));
+        }
         let name = self.links.attached().get(&index).cloned().unwrap_or_default();
         match self.links.detach(index) {
             Ok(()) => info!(interface = name, index, "detached: gone, or not a pod's any more"),

@@ -204,7 +204,7 @@ impl fmt::Display for News {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataplane::flows::Timeouts;
+    use crate::dataplane::{flows::Timeouts, hairpin::Hairpin};
     use mcs_proxy_ebpf::abi::MapSizes;
 
     fn reading(in_use: u64, refused: u64) -> Reading {
@@ -237,6 +237,7 @@ mod tests {
         let limits = Options {
             sizes: MapSizes { flows: 1000, ..MapSizes::DEFAULT },
             flows_per_interface: 250,
+            hairpin: Hairpin::DEFAULT,
             timeouts: Timeouts::DEFAULT,
             bpf_log: false,
         };

@@ -10,6 +10,7 @@ use crate::{
     observe::catalog::Catalog,
     source::Event,
 };
+use mcs_proxy_ebpf::abi::Address;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
@@ -68,12 +69,13 @@ pub struct Summary {
 }
 
 impl<D: Dataplane> Writer<D> {
-    /// Adopts what the maps hold.
+    /// Adopts what the maps hold. Packets from pods to the `reserved` addresses are looked at, whatever is in there.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, flags: Flags) -> Result<Self, DataplaneError> {
-        let table = Table::recover(&dataplane.dump()?);
+    pub fn new(dataplane: D, flags: Flags, reserved: &[Address]) -> Result<Self, DataplaneError> {
+        let mut table = Table::recover(&dataplane.dump()?);
+        table.reserve(reserved);
         Ok(Self {
             dataplane,
             table,

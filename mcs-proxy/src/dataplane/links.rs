@@ -4,7 +4,8 @@
 //! daemon, and the next daemon puts its own programs behind the same link, so that no packet goes by meanwhile.
 //!
 //! Elsewhere a `clsact` filter stands in. It has no pin; it is found again by its priority and handle, which are
-//! ours ([`FILTER_HANDLE`]), and replaced in place. What it lacks: of an interface that was excluded while no daemon
+//! ours ([`FILTER_HANDLE`]), and replaced in place. The kernel takes such filters by the interface's name, which may
+//! change at any time: it is asked for by index just before, and compared after. What clsact lacks: of an interface that was excluded while no daemon
 //! ran, nobody knows that it still has our filters (`tc filter show dev NAME ingress` does).
 
 use super::{
@@ -55,6 +56,8 @@ pub enum LinkError {
     Tcx { ifindex: u32, direction: Direction, source: SysError },
     #[error("interface {ifindex} ({name}), {suffix}: clsact: {source}", suffix = link_suffix(*.direction))]
     Clsact { ifindex: u32, name: String, direction: Direction, source: Box<ProgramError> },
+    #[error("interface {ifindex} ({name}) was renamed meanwhile")]
+    Renamed { ifindex: u32, name: String },
     #[error("{path}: {source}")]
     Pin { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -98,11 +101,11 @@ impl Links {
         &self.attached
     }
 
-    /// Puts both programs on an interface, or renews those that are there.
+    /// Puts both programs on an interface, or renews those that are there. `name` is for people; it may be out of date.
     pub fn attach(&mut self, ifindex: u32, name: &str) -> Result<Attachment, LinkError> {
         let mut attachment = Attachment::Replaced;
         for direction in ORDER {
-            match self.attach_one(ifindex, name, direction) {
+            match self.attach_one(ifindex, direction) {
                 Ok(Attachment::Replaced) => {}
                 Ok(Attachment::New) => attachment = Attachment::New,
                 Err(error) => {
@@ -119,11 +122,11 @@ impl Links {
 
     /// Takes both programs off. An interface that is gone has none, and its pins go.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), LinkError> {
-        let name = self.attached.remove(&ifindex);
+        let is_attached = self.attached.remove(&ifindex).is_some();
         for direction in ORDER.into_iter().rev() {
             unpin(&self.pins.link(ifindex, direction))?;
-            if let Some(name) = name.as_deref().filter(|_| self.hook == Hook::Clsact) {
-                detach_filter(name, direction);
+            if is_attached && self.hook == Hook::Clsact {
+                detach_filter(ifindex, direction);
             }
         }
         Ok(())
@@ -142,16 +145,11 @@ impl Links {
         Ok(swept)
     }
 
-    fn attach_one(
-        &mut self,
-        ifindex: u32,
-        name: &str,
-        direction: Direction,
-    ) -> Result<Attachment, LinkError> {
+    fn attach_one(&mut self, ifindex: u32, direction: Direction) -> Result<Attachment, LinkError> {
         if self.hook == Hook::Clsact {
-            return self.attach_clsact(ifindex, name, direction);
+            return self.attach_clsact(ifindex, direction);
         }
-        match self.attach_tcx(ifindex, name, direction) {
+        match self.attach_tcx(ifindex, direction) {
             Ok(attachment) => {
                 self.hook = Hook::Tcx;
                 Ok(attachment)
@@ -159,13 +157,13 @@ impl Links {
             Err(LinkError::NoTcx { .. }) if self.hook == Hook::Auto => {
                 tracing::warn!("this kernel has no TCX (Linux 6.6 has): using clsact filters");
                 self.hook = Hook::Clsact;
-                self.attach_clsact(ifindex, name, direction)
+                self.attach_clsact(ifindex, direction)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn attach_tcx(&self, ifindex: u32, name: &str, direction: Direction) -> Result<Attachment, LinkError> {
+    fn attach_tcx(&self, ifindex: u32, direction: Direction) -> Result<Attachment, LinkError> {
         let path = self.pins.link(ifindex, direction);
         let program = self.programs.fd(direction)?;
         let tcx_error = |source: SysError| match source.errno() {
@@ -191,11 +189,22 @@ impl Links {
         sys::object_pin(link.as_fd(), &path)
             .map_err(|error| LinkError::Pin { path, source: error.into() })?;
         // An earlier daemon may have been told to use the other hook.
-        detach_filter(name, direction);
+        detach_filter(ifindex, direction);
         Ok(Attachment::New)
     }
 
-    fn attach_clsact(
+    fn attach_clsact(&mut self, ifindex: u32, direction: Direction) -> Result<Attachment, LinkError> {
+        let name = sys::interface_name(ifindex).ok_or(LinkError::Gone { ifindex })?;
+        let attachment = self.attach_filter(ifindex, &name, direction)?;
+        if sys::interface_name(ifindex).as_ref() != Some(&name) {
+            // Whatever has the name now was not meant.
+            detach_filter_by_name(&name, direction);
+            return Err(LinkError::Renamed { ifindex, name });
+        }
+        Ok(attachment)
+    }
+
+    fn attach_filter(
         &mut self,
         ifindex: u32,
         name: &str,
@@ -257,7 +266,13 @@ fn errno(error: &ProgramError) -> Option<i32> {
 }
 
 /// There may be none, or the interface may be gone, and its filters with it.
-fn detach_filter(name: &str, direction: Direction) {
+fn detach_filter(ifindex: u32, direction: Direction) {
+    if let Some(name) = sys::interface_name(ifindex) {
+        detach_filter_by_name(&name, direction);
+    }
+}
+
+fn detach_filter_by_name(name: &str, direction: Direction) {
     let (hook, priority) = clsact(direction);
     let handle = TcHandle::new(0, FILTER_HANDLE);
     let detached = SchedClassifierLink::attached(name, hook, priority, handle, None)

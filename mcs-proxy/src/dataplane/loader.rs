@@ -2,16 +2,18 @@
 
 use super::{
     flows::{TickRate, Timeouts},
+    hairpin::Hairpin,
     pins::{PinDir, PinsError},
     sys::{self, Access, MapShape, SysError},
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
+    maps::{MapData, MapError, ProgramArray},
     programs::{ProgramError, SchedClassifier},
     util::KernelVersion,
 };
 use aya_log::EbpfLogger;
-use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes};
+use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes, Stage};
 use std::{
     fmt, fs, io,
     os::fd::{AsFd, BorrowedFd},
@@ -76,6 +78,8 @@ pub enum LoadError {
     Maps(#[source] EbpfError),
     #[error("loading program `{name}`")]
     Program { name: &'static str, source: ProgramError },
+    #[error("entering program `{name}`, which others go on with")]
+    Stage { name: &'static str, source: MapError },
     #[error("the programs' log")]
     Log(#[source] aya_log::Error),
 }
@@ -112,6 +116,7 @@ pub struct Options {
     pub flows_per_interface: u32,
     /// How long established flows may be silent before the programs forget them.
     pub timeouts: Timeouts,
+    pub hairpin: Hairpin,
     /// Whether the programs log.
     pub bpf_log: bool,
 }
@@ -119,19 +124,22 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, timeouts, bpf_log } = options;
+    let Options { sizes, flows_per_interface, hairpin, timeouts, bpf_log } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
 
     // The level is a constant to the verifier: with 0 it takes every log statement out.
     let level: u8 = if *bpf_log { u8::MAX } else { 0 };
+    let [hairpin_v4, hairpin_v6] = hairpin.addresses();
     let mut loader = EbpfLoader::new();
     let rate = TickRate::of_this_kernel().map_err(Refusal::from)?;
     let (ticks_per_second, silences) = (rate.per_second(), timeouts.silences(rate));
     loader
         .override_global(aya_log::LEVEL, &level, false)
         .override_global("FLOWS_PER_INTERFACE", flows_per_interface, true)
+        .override_global("HAIRPIN_V4", &hairpin_v4, true)
+        .override_global("HAIRPIN_V6", &hairpin_v6, true)
         .override_global("TICKS_PER_SECOND", &ticks_per_second, true)
         .override_global("SILENCES", &silences, true);
     for map in MapName::ALL {
@@ -141,9 +149,11 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     // The logger takes a map of its own, which the programs need no name for any more.
     let logger = bpf_log.then(|| EbpfLogger::init(&mut ebpf)).transpose().map_err(LoadError::Log)?;
     let mut programs = Programs { ebpf };
-    for name in [FROM_POD, TO_POD, CLOCK] {
+    for name in [FROM_POD, TO_POD, CLOCK].into_iter().chain(Stage::ALL.map(Stage::as_str)) {
         load_patiently(programs.get(name)?).map_err(|source| LoadError::Program { name, source })?;
     }
+    // Before anything is attached; and an earlier daemon's programs go on with the new ones from here on.
+    enter_stages(&mut programs.ebpf)?;
     programs.pin_clock(&dir.clock())?;
     Ok(Loaded { programs, logger, adopted })
 }
@@ -161,6 +171,23 @@ pub fn load_patiently(program: &mut SchedClassifier) -> Result<(), ProgramError>
             loaded => return loaded,
         }
     }
+}
+
+/// Enters the loaded programs where others go on with them. What was entered there before, if the map was pinned, is
+/// replaced one by one. The kernel empties the map when neither a pin nor what is returned holds it any more.
+pub fn enter_stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError> {
+    let name = MapName::Stages.as_str();
+    let map = ebpf.take_map(name).ok_or(LoadError::Incomplete { what: "map", name })?;
+    let mut stages = ProgramArray::try_from(map).map_err(|source| LoadError::Stage { name, source })?;
+    for stage in Stage::ALL {
+        let name = stage.as_str();
+        let program = ebpf.program(name).ok_or(LoadError::Incomplete { what: "program", name })?;
+        let program: &SchedClassifier =
+            program.try_into().map_err(|source| LoadError::Program { name, source })?;
+        let fd = program.fd().map_err(|source| LoadError::Program { name, source })?;
+        stages.set(stage as u32, fd, 0).map_err(|source| LoadError::Stage { name, source })?;
+    }
+    Ok(stages)
 }
 
 impl Programs {
@@ -275,6 +302,8 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         MapName::Hot
         | MapName::InterfaceFlows
         | MapName::Rejects
+        | MapName::Interfaces
+        | MapName::Stages
         | MapName::Affinity
         | MapName::Fragments
         | MapName::Verdicts

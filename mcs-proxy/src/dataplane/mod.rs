@@ -8,6 +8,7 @@
 mod dump;
 pub mod fake;
 pub mod flows;
+pub mod hairpin;
 pub mod interfaces;
 pub mod kernel;
 pub mod links;

@@ -8,7 +8,7 @@
 use aya::Pod;
 use mcs_proxy_ebpf::abi::Element;
 use std::{
-    ffi::{CString, c_int, c_long},
+    ffi::{CStr, CString, c_int, c_long},
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -544,4 +544,16 @@ pub fn kernel_hz() -> Result<u32> {
     // Rounded, because a jiffy is no whole number of nanoseconds at every HZ.
     let nanoseconds = u32::try_from(resolution.tv_nsec.max(1)).unwrap_or(u32::MAX);
     Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
+}
+
+/// The name that an interface of the calling thread's network namespace has now; `None` if it is gone.
+#[must_use]
+pub fn interface_name(ifindex: u32) -> Option<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the size that the function asks for.
+    let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    Some(CStr::from_bytes_until_nul(&name).ok()?.to_string_lossy().into_owned())
 }

@@ -5,7 +5,10 @@
 //! random keys at the speed of repetition, without a system call between them.
 
 use crate::programs::{Frontend, Programs};
-use mcs_proxy_ebpf::abi::{Address, Algorithm, Flow, FlowState, MapName, Port, Reply, Tuple};
+use mcs_proxy_ebpf::{
+    abi::{Address, Algorithm, Flow, FlowState, MapName, Port, Reply, Tuple},
+    transition::{reply_key_of, reply_of},
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub(crate) const TCP: u8 = 6;
@@ -119,7 +122,7 @@ fn pair(
         backend,
         vip,
         backend_port,
-        vip_port,
+        wire_port: client_port,
         client_port,
         protocol: TCP,
         state: FlowState::ANSWERED.with(FlowState::ESTABLISHED),
@@ -130,25 +133,8 @@ fn pair(
         service: id,
         last_seen: now,
     };
-    let reply = Reply {
-        vip,
-        backend,
-        vip_port,
-        backend_port,
-        client_port,
-        protocol: TCP,
-        answered: 1,
-        backend_id: id,
-        service: id,
-        interface,
-        last_seen: now,
-    };
-    (
-        Tuple::new(client, client_port, vip, vip_port, TCP),
-        flow,
-        Tuple::new(client, client_port, backend, backend_port, TCP),
-        reply,
-    )
+    let key = Tuple::new(client, client_port, vip, vip_port, TCP);
+    (key, flow, reply_key_of(&key, &flow), reply_of(&key, &flow))
 }
 
 /// The same numbers in every run (xorshift64*).

@@ -135,7 +135,8 @@ impl Bench {
             empty_ns: empty.as_secs_f64() * 1e9,
             ns: ours.as_secs_f64() * 1e9,
             ratio: ours.as_secs_f64() / empty.as_secs_f64(),
-            instructions: self.programs.instructions(program),
+            // A new flow's packet goes on with a second program.
+            instructions: self.programs.instructions(if path == Path::New { "open" } else { program }),
         });
     }
 

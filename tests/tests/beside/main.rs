@@ -1,8 +1,11 @@
 //! mcs-proxy beside the real kube-proxy, with a real API server and real packets, in each of kube-proxy's modes.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod alike;
 mod hitless;
+mod label;
 mod load;
+mod services;
 mod stage;
 mod witness;
 

@@ -14,19 +14,22 @@ pub(crate) const SERVICES: &str = "/api/v1/namespaces/default/services";
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 const RANGES: &str = "10.13.0.0/16,fd10:13::/112";
 const VIPS: [&str; 2] = ["10.13.181.116", "fd10:13::116"];
-const REMOTE: [&str; 2] = ["10.10.0.6", "fd10:10::6"];
-const LOCAL: [&str; 2] = ["10.12.0.6", "fd10:12::6"];
+const IMPORTS: [&str; 2] = ["member1-serve", "member1-serve-v6"];
+/// The pod in member1.
+pub(crate) const REMOTE: [&str; 2] = ["10.10.0.6", "fd10:10::6"];
+/// The pod in member2.
+pub(crate) const LOCAL: [&str; 2] = ["10.12.0.6", "fd10:12::6"];
 const SERVICE_PORT: u16 = 80;
 
 /// Fields are dropped in order.
 pub(crate) struct Stage {
-    pub(crate) _proxy: KubeProxy,
+    pub(crate) proxy: KubeProxy,
     pub(crate) api: ApiServer,
     pub(crate) client: Pod,
-    pub(crate) _local: Pod,
+    pub(crate) local: Pod,
     pub(crate) _remote: Pod,
     pub(crate) node: Node,
-    pub(crate) _world: World,
+    pub(crate) world: World,
 }
 
 impl Stage {
@@ -44,17 +47,12 @@ impl Stage {
         api.enter_node(&node)?;
         api.enter_pod(&local, "serve", &[])?;
         api.create(SERVICES, &Service::new("serve", "member2", &VIPS, &ports(SERVICE_PORT))?.yaml())?;
-        for address in REMOTE {
-            let name = if address.contains(':') { "member1-serve-v6" } else { "member1-serve" };
-            let pod = [Endpoint::new(address, "member1-node-1", "serve-1")?];
-            let slice = Slice::new(name, "serve", "member2", "member1", &pod).with_ports(&ports(POD_PORT));
-            api.create(SLICES, &slice.yaml())?;
-        }
+        import(&api, "")?;
         let mut proxy = KubeProxy::start(&api, &node, mode)?;
         for port in ["serve:http", "serve:echo"] {
             proxy.wait_for_endpoints(port, &endpoints(true)?)?;
         }
-        Ok(Self { _proxy: proxy, api, client, _local: local, _remote: remote, node, _world: world })
+        Ok(Self { proxy, api, client, local, _remote: remote, node, world })
     }
 
     /// Our daemon on the node, in step with the API server.
@@ -63,23 +61,44 @@ impl Stage {
         Daemon::start_with(&self.node, &["--source", "kubernetes", "--kubeconfig", &kubeconfig])
     }
 
-    /// Changes the annotations and labels of `serve`: null takes one away.
-    pub(crate) fn annotate(&self, annotation: &str, value: &Value) -> Result<()> {
-        self.api.patch(
-            &format!("{SERVICES}/serve"),
-            &json!({ "metadata": { "annotations": { annotation: value } } }),
-        )
+    pub(crate) fn change(&self, patch: &Value) -> Result<()> {
+        self.api.patch(&format!("{SERVICES}/serve"), patch)
+    }
+
+    /// Gives `serve` an annotation of ours; null takes it away.
+    fn enable(&self, value: &Value) -> Result<()> {
+        self.change(&json!({ "metadata": { "annotations": { "mcs-proxy.io/enabled": value } } }))
+    }
+
+    /// Takes the pod in member1 away, in both families.
+    pub(crate) fn remove_imports(&self) -> Result<()> {
+        IMPORTS.iter().try_for_each(|name| self.api.delete(&format!("{SLICES}/{name}")))
+    }
+
+    /// Puts it (back), in slices with this prefix.
+    pub(crate) fn import(&self, prefix: &str) -> Result<()> {
+        import(&self.api, prefix)
     }
 
     pub(crate) fn opt_in(&self, daemon: &mut Daemon) -> Result<()> {
-        self.annotate("mcs-proxy.io/enabled", &json!("true"))?;
+        self.enable(&json!("true"))?;
         wait_for_endpoints(daemon, 2)
     }
 
     pub(crate) fn opt_out(&self, daemon: &mut Daemon) -> Result<()> {
-        self.annotate("mcs-proxy.io/enabled", &Value::Null)?;
+        self.enable(&Value::Null)?;
         daemon.wait_for_services("no Service", <[ServiceRow]>::is_empty)
     }
+}
+
+fn import(api: &ApiServer, prefix: &str) -> Result<()> {
+    for (name, address) in IMPORTS.iter().zip(REMOTE) {
+        let pod = [Endpoint::new(address, "member1-node-1", "serve-1")?];
+        let name = format!("{prefix}{name}");
+        let slice = Slice::new(&name, "serve", "member2", "member1", &pod).with_ports(&ports(POD_PORT));
+        api.create(SLICES, &slice.yaml())?;
+    }
+    Ok(())
 }
 
 /// Waits until all four frontends of `serve` have so many endpoints.

@@ -27,12 +27,12 @@ impl Maps {
     }
 
     fn insert(&mut self, port: u16, flow: &Flow, halves: &[Direction]) -> Tuple {
-        let tuple = Tuple::new(address(2), Port::new(port), flow.vip, flow.vip_port, flow.protocol);
+        let tuple = Tuple::new(address(2), Port::new(port), flow.vip, Port::new(80), flow.protocol);
         let reply = Reply {
             vip: flow.vip,
             backend: flow.backend,
-            vip_port: flow.vip_port,
-            backend_port: flow.backend_port,
+            vip_port: Port::new(80),
+            wire_port: flow.wire_port,
             client_port: flow.client_port,
             protocol: flow.protocol,
             answered: u8::from(flow.state.has(FlowState::ANSWERED)),
@@ -68,7 +68,7 @@ fn flow(port: u16, protocol: Protocol, state: FlowState, last_seen: u32) -> Flow
         backend: address(6),
         vip: address(200),
         backend_port: Port::new(8080),
-        vip_port: Port::new(80),
+        wire_port: Port::new(port),
         client_port: Port::new(port),
         protocol: protocol.number(),
         state,

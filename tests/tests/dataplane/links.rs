@@ -110,6 +110,39 @@ fn clsact_stands_in() {
     assert_eq!((filters("ingress"), filters("egress")), (String::new(), String::new()));
 }
 
+/// The kernel's notice of a new name comes later than the name.
+#[test]
+fn an_interface_is_attached_and_detached_under_whatever_name_it_has() {
+    let place = Place::new("renamed");
+    for (hook, filters) in [(Hook::Tcx, 0), (Hook::Clsact, 1)] {
+        run("ip link add veth0 type veth peer name peer0");
+        let ifindex = index_of("veth0");
+        let count = |name: &str| {
+            let ways = ["ingress", "egress"].map(|way| run(&format!("tc filter show dev {name} {way}")));
+            let links =
+                [TcxHook::Ingress, TcxHook::Egress].map(|hook| tcx_query(index_of(name), hook).unwrap());
+            (ways.map(|shown| shown.matches("direct-action").count()), links.map(|links| links.len()))
+        };
+        let attached = ([filters; 2], [1 - filters; 2]);
+        let mut ours = links(&place, hook);
+        run("ip link set veth0 name before");
+        run("ip link add veth0 type veth peer name peer1");
+        assert_eq!(ours.attach(ifindex, "veth0").unwrap(), Attachment::New, "{hook}");
+        assert_eq!((count("before"), count("veth0")), (attached, Default::default()), "{hook}");
+
+        // Another takes its place, and one daemon the other's; the filters keep nobody's name.
+        run("ip link set before name after");
+        run("ip link add before type veth peer name peer2");
+        assert_eq!(links(&place, hook).attach(ifindex, "before").unwrap(), Attachment::Replaced, "{hook}");
+        assert_eq!((count("after"), count("before")), (attached, Default::default()), "{hook}");
+        ours.detach(ifindex).unwrap();
+        assert_eq!(count("after"), Default::default(), "{hook}");
+        for name in ["veth0", "before", "after"] {
+            run(&format!("ip link del {name}"));
+        }
+    }
+}
+
 #[test]
 fn another_hook_takes_over_from_the_first() {
     let place = Place::new("hooks");

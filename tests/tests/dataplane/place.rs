@@ -2,6 +2,7 @@
 
 use mcs_proxy::dataplane::{
     flows::Timeouts,
+    hairpin::Hairpin,
     loader::{Loaded, Options, load},
     pins::PinDir,
     sys,
@@ -28,7 +29,13 @@ pub(crate) const SIZES: MapSizes = MapSizes {
 };
 
 pub(crate) const fn options(sizes: &MapSizes) -> Options {
-    Options { sizes: *sizes, flows_per_interface: sizes.flows, timeouts: Timeouts::DEFAULT, bpf_log: false }
+    Options {
+        sizes: *sizes,
+        flows_per_interface: sizes.flows,
+        hairpin: Hairpin::DEFAULT,
+        timeouts: Timeouts::DEFAULT,
+        bpf_log: false,
+    }
 }
 
 pub(crate) struct Place {

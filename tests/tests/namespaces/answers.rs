@@ -1,6 +1,6 @@
 //! What a pod hears other than from a backend: refusals, pings, and routers along the way.
 
-use crate::stage::{Stage, v4, v6};
+use crate::stage::{Stage, VIP, VIP_V6, v4, v6};
 use anyhow::{Context, Result, ensure};
 use mcs_proxy_tests::client::{self, Connection};
 use std::{
@@ -26,6 +26,22 @@ fn a_service_without_endpoints_refuses_at_once() -> Result<()> {
         socket.send(&[b'x'; 64])?;
         let refused = socket.recv(&mut [0; 64]).err().map(|error| error.kind());
         ensure!(refused == Some(ErrorKind::ConnectionRefused), "{service}: {refused:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_ping_to_a_vip_is_answered() -> Result<()> {
+    let stage = Stage::new()?;
+    for vip in [VIP, VIP_V6] {
+        let ping =
+            stage.client.namespace.command("ping")?.args(["-n", "-c", "3", "-i", "0.1", vip]).output()?;
+        let said = String::from_utf8_lossy(&ping.stdout);
+        ensure!(
+            said.contains("3 received, 0% packet loss"),
+            "{said}{}",
+            String::from_utf8_lossy(&ping.stderr)
+        );
     }
     Ok(())
 }

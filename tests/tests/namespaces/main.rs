@@ -2,8 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod answers;
+mod bridge;
 mod changes;
+mod hairpin;
+mod interfaces;
+mod neighbours;
 mod spread;
 mod stage;
 mod tiers;
+mod tuples;
+mod turns;
 mod untouched;

@@ -24,7 +24,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let mut bytes = Vec::new();
         let [kind, code] = self.kind;
@@ -77,14 +77,14 @@ impl Message {
     }
 
     /// What it quotes in full, checksums verified.
-    fn quoted(&self) -> Segment {
+    pub(crate) fn quoted(&self) -> Segment {
         let protocol = if self.from.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
         Segment::parse(&[&[0; 12][..], &protocol, &self.body].concat())
     }
 }
 
 /// Type, code and the four bytes behind the checksum, of every kind of error.
-fn errors(net: &Net) -> Vec<([u8; 2], [u8; 4])> {
+pub(crate) fn errors(net: &Net) -> Vec<([u8; 2], [u8; 4])> {
     if net.vip.is_ipv4() {
         vec![
             ([3, 4], [0, 0, 0x05, 0x14]),
@@ -104,7 +104,7 @@ fn errors(net: &Net) -> Vec<([u8; 2], [u8; 4])> {
     }
 }
 
-fn router(net: &Net) -> IpAddr {
+pub(crate) fn router(net: &Net) -> IpAddr {
     if net.vip.is_ipv4() { [172, 18, 0, 9].into() } else { "fd18::9".parse().unwrap() }
 }
 
@@ -118,7 +118,7 @@ fn each(test: impl Fn(Net, u8, &mut Programs)) {
     }
 }
 
-fn ip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn ip(bytes: &[u8]) -> Vec<u8> {
     bytes[14..].to_vec()
 }
 

@@ -1,8 +1,10 @@
 //! What each kind of packet becomes: the real programs, run by the kernel on packets written down here.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod bridge;
 mod choice;
 mod differential;
+mod hairpin;
 mod icmp;
 mod life;
 mod programs;
@@ -12,7 +14,7 @@ mod turns;
 mod wire;
 mod wire_tuples;
 
-use mcs_proxy_ebpf::abi::{Algorithm, BackendState, Direction, Element, Header, Liveness, Verdict};
+use mcs_proxy_ebpf::abi::{Algorithm, BackendState, Direction, Element, Header, Liveness, Stage, Verdict};
 use programs::{Frontend, POD, Programs};
 use std::net::SocketAddr;
 use wire::{Kind, Segment, set_udp_checksum, udp_checksum};
@@ -389,18 +391,6 @@ fn addresses_that_share_a_bit_with_ours_pass() {
 }
 
 #[test]
-fn a_pod_whose_turn_falls_on_itself_is_left_to_what_is_beneath() {
-    each_case(|net, protocol, programs| {
-        let itself = with_port(net.backends[0], 40_000);
-        let call = opening(protocol, itself, net.vip, 1);
-        assert_untouched(programs, "from_pod", &call.bytes(), Verdict::Hairpin);
-        assert_eq!(programs.pairs(), (0, 0));
-        // The next turn is another pod's.
-        assert_goes_to(programs, &call, net.backends[1], Verdict::NewFlow);
-    });
-}
-
-#[test]
 fn a_sequence_number_is_the_only_thing_that_makes_a_syn_new() {
     let net = nets()[0];
     let mut programs = Programs::load();
@@ -419,8 +409,25 @@ fn a_sequence_number_is_the_only_thing_that_makes_a_syn_new() {
 #[test]
 fn every_program_is_verified_within_a_quarter_of_the_kernels_limit() {
     let mut programs = Programs::load();
-    for program in ["from_pod", "to_pod", "clock"] {
+    for program in ["from_pod", "open", "hairpin", "to_pod", "clock"] {
         let verified = programs.instructions(program);
         assert!(verified <= 250_000, "{program}: {verified} instructions");
     }
+}
+
+#[test]
+fn what_a_missing_program_would_go_on_with_passes_and_is_counted() {
+    each_case(|net, protocol, programs| {
+        let known = opening(protocol, with_port(net.client, 40_001), net.vip, 1);
+        assert_goes_to(programs, &known, net.backends[0], Verdict::NewFlow);
+        let call = opening(protocol, with_port(net.backends[1], 40_000), net.vip, 1);
+        assert_eq!(programs.from_pod(&call.bytes()).verdict, Verdict::HairpinForwarded);
+        for stage in Stage::ALL {
+            programs.clear_stage(stage);
+        }
+        assert_goes_to(programs, &known, net.backends[0], Verdict::Forwarded);
+        let first = opening(protocol, net.client, net.vip, 1).bytes();
+        assert_untouched(programs, "from_pod", &first, Verdict::OpenMissing);
+        assert_untouched(programs, "from_pod", &call.bytes(), Verdict::HairpinMissing);
+    });
 }

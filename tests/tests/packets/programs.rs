@@ -2,17 +2,25 @@
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray},
     programs::{SchedClassifier, TestRun, TestRunOptions},
 };
 use caps::{CapSet, Capability};
-use mcs_proxy::dataplane::loader::load_patiently;
+use mcs_proxy::dataplane::{
+    hairpin::Hairpin,
+    loader::{enter_stages, load_patiently},
+};
 use mcs_proxy_ebpf::abi::{
-    Affinity, AffinityKey, Algorithm, BackendCounters, BackendState, Direction, Element, Flow, FlowState,
-    Header, Liveness, MapName, MapSizes, Reply, ServiceCounters, ServiceKey, Slot, Tuple, Verdict, hot_bit,
+    self, Affinity, AffinityKey, Algorithm, BackendCounters, BackendState, Direction, Element, Flow,
+    FlowState, Header, Liveness, MapName, MapSizes, Reply, ServiceCounters, ServiceKey, Slot, Stage, Tuple,
+    Verdict, hot_bit,
 };
 use mcs_proxy_tests::netns;
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
 
 /// The interface of the pod in whose name packets are run: loopback's index, which every namespace has.
 pub(crate) const POD: u32 = 1;
@@ -27,8 +35,20 @@ const REDIRECT: i32 = 7;
 /// How many established flows each interface may have.
 pub(crate) const FLOWS_PER_INTERFACE: u32 = 512;
 
+/// Sizes that are enough for most tests.
+pub(crate) const SMALL: MapSizes = MapSizes {
+    frontends: 64,
+    elements: 256,
+    backend_ids: 64,
+    flows: 1024,
+    transient: 1024,
+    affinity: 64,
+    fragments: 64,
+};
+
 pub(crate) struct Programs {
     ebpf: Ebpf,
+    stages: ProgramArray<MapData>,
     next_frontend: u32,
     next_element: u32,
 }
@@ -60,15 +80,7 @@ pub(crate) struct Frontend<'a> {
 #[expect(clippy::wrong_self_convention, reason = "`from_pod` and `to_pod` are the programs' names")]
 impl Programs {
     pub(crate) fn load() -> Self {
-        Self::load_with(MapSizes {
-            frontends: 64,
-            elements: 256,
-            backend_ids: 64,
-            flows: 1024,
-            transient: 1024,
-            affinity: 64,
-            fragments: 64,
-        })
+        Self::load_with(SMALL)
     }
 
     pub(crate) fn load_with(sizes: MapSizes) -> Self {
@@ -82,8 +94,12 @@ impl Programs {
 
     pub(crate) fn load_at(sizes: MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> Self {
         netns::enter_new().expect("a network namespace needs root: run `cargo xtask test` as root");
-        let ebpf = with_three_capabilities(|| load(&sizes, flows_per_interface, ticks_per_second));
-        Self { ebpf, next_frontend: 1, next_element: 1 }
+        let (ebpf, stages) = with_three_capabilities(|| load(&sizes, flows_per_interface, ticks_per_second));
+        let mut programs = Self { ebpf, stages, next_frontend: 1, next_element: 1 };
+        for v4 in [true, false] {
+            programs.mark(Direction::FromPod, SocketAddr::new(hairpin_address(v4), 0));
+        }
+        programs
     }
 
     /// Enters a frontend and returns its index, which is its service id as well.
@@ -95,7 +111,7 @@ impl Programs {
         self.mark(Direction::FromPod, frontend.vip);
         let key = ServiceKey::new(frontend.vip.ip().into(), port(frontend.vip), frontend.protocol);
         self.hash::<ServiceKey, u32>(MapName::Services).insert(key, index, 0).unwrap();
-        let vip = mcs_proxy_ebpf::abi::Address::from(frontend.vip.ip());
+        let vip = abi::Address::from(frontend.vip.ip());
         self.hash(MapName::Vips).insert(vip, 0_u32, 0).unwrap();
         index
     }
@@ -174,9 +190,9 @@ impl Programs {
         let [(verdict, count)] = moved[..] else { panic!("one verdict a packet, not {moved:?}") };
         assert_eq!(*count, before[verdict] + 1);
         let expected = match verdict.action() {
-            mcs_proxy_ebpf::abi::Action::Next => NEXT,
-            mcs_proxy_ebpf::abi::Action::Drop => DROP,
-            mcs_proxy_ebpf::abi::Action::Return => REDIRECT,
+            abi::Action::Next => NEXT,
+            abi::Action::Drop => DROP,
+            abi::Action::Return => REDIRECT,
         };
         assert_eq!(returned, expected, "{verdict:?}");
         Outcome { verdict: *verdict, bytes }
@@ -287,6 +303,31 @@ impl Programs {
         }
     }
 
+    /// Says where an interface is, as the daemon does.
+    pub(crate) fn set_place(&mut self, interface: u32, place: abi::Place) {
+        self.hash(MapName::Interfaces).insert(interface, place, 0).unwrap();
+    }
+
+    /// Takes out a program that another one goes on with.
+    pub(crate) fn clear_stage(&mut self, stage: Stage) {
+        self.stages.clear_index(&(stage as u32)).unwrap();
+    }
+
+    /// Copies the only flow there is, as if the client had one like it from each of these ports.
+    pub(crate) fn copy_flow_to_ports(&mut self, ports: RangeInclusive<u16>) {
+        let (flows, replies) = self.flows_in(Place::Transient);
+        let (key, flow) = flows.first_key_value().unwrap();
+        let (wire, reply) = replies.first_key_value().unwrap();
+        for port in ports.map(abi::Port::new) {
+            let key = Tuple::new(key.client, port, key.peer, key.peer_port, key.protocol);
+            let flow = Flow { client_port: port, wire_port: port, ..*flow };
+            self.hash(MapName::Transient).insert(key, flow, 0).unwrap();
+            let key = Tuple::new(wire.client, port, wire.peer, wire.peer_port, wire.protocol);
+            let reply = Reply { client_port: port, wire_port: port, ..*reply };
+            self.hash(MapName::TransientReplies).insert(key, reply, 0).unwrap();
+        }
+    }
+
     /// Waits until the programs' clock has moved on by this many ticks.
     pub(crate) fn wait_ticks(&mut self, ticks: u32) {
         let start = self.now();
@@ -319,21 +360,30 @@ impl Programs {
     }
 }
 
-fn load(sizes: &MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> Ebpf {
+/// By which address a pod that calls itself seems to be called.
+pub(crate) fn hairpin_address(v4: bool) -> IpAddr {
+    if v4 { Hairpin::DEFAULT.v4.into() } else { Hairpin::DEFAULT.v6.into() }
+}
+
+fn load(sizes: &MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> (Ebpf, ProgramArray<MapData>) {
     let mut loader = EbpfLoader::new();
+    let [hairpin_v4, hairpin_v6] = Hairpin::DEFAULT.addresses();
     loader
         .override_global("AYA_LOG_LEVEL", &0_u8, true)
+        .override_global("HAIRPIN_V4", &hairpin_v4, true)
+        .override_global("HAIRPIN_V6", &hairpin_v6, true)
         .override_global("FLOWS_PER_INTERFACE", &flows_per_interface, true)
         .override_global("TICKS_PER_SECOND", &ticks_per_second, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map));
     }
     let mut ebpf = loader.load(mcs_proxy::EBPF_OBJECT).expect("the maps");
-    for name in ["from_pod", "to_pod", "clock", "empty"] {
+    for name in ["from_pod", "to_pod", "open", "hairpin", "clock", "empty"] {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         load_patiently(program).unwrap_or_else(|error| panic!("{name}: {error:#?}"));
     }
-    ebpf
+    let stages = enter_stages(&mut ebpf).expect("the stages");
+    (ebpf, stages)
 }
 
 /// The verifier is harder on a program whose loader lacks PERFMON and kinder to plain root's, and it masks indices
@@ -347,8 +397,8 @@ fn with_three_capabilities<T>(load: impl FnOnce() -> T) -> T {
     loaded
 }
 
-fn port(address: SocketAddr) -> mcs_proxy_ebpf::abi::Port {
-    mcs_proxy_ebpf::abi::Port::new(address.port())
+fn port(address: SocketAddr) -> abi::Port {
+    abi::Port::new(address.port())
 }
 
 /// Size of `struct __sk_buff`, and where `ifindex` is in it (include/uapi/linux/bpf.h).

@@ -186,7 +186,8 @@ impl Tier {
         }
         let key = reply_key(tuple, flow);
         let is_other_half = self.replies.get(&key, 0).is_ok_and(|reply| {
-            (reply.vip, reply.vip_port, reply.interface) == (flow.vip, flow.vip_port, flow.interface)
+            (reply.vip, reply.vip_port, reply.client_port, reply.interface)
+                == (flow.vip, tuple.peer_port, flow.client_port, flow.interface)
         });
         if is_other_half {
             remove(&mut self.replies, self.names[1], &key)?;
@@ -221,7 +222,7 @@ impl<'a> References<'a> {
 /// Where the other half of a flow is: replies are keyed by what is on the wire.
 #[must_use]
 pub fn reply_key(tuple: &Tuple, flow: &Flow) -> Tuple {
-    Tuple::new(tuple.client, tuple.client_port, flow.backend, flow.backend_port, tuple.protocol)
+    Tuple::new(tuple.client, flow.wire_port, flow.backend, flow.backend_port, tuple.protocol)
 }
 
 fn scan<V: aya::Pod>(

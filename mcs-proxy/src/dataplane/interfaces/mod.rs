@@ -3,10 +3,12 @@
 //! [`watch`] follows the kernel's links, addresses and routes; [`is_pod_interface`] judges, and does no I/O.
 
 mod pattern;
+mod place_map;
 mod state;
 mod watch;
 
 pub use pattern::Pattern;
+pub use place_map::PlaceMap;
 pub use watch::{InterfaceEvent, InterfacesError, watch};
 
 use std::{

@@ -1,6 +1,7 @@
 //! The kernel's links, addresses and default routes, as its messages tell them.
 
 use super::{LinkView, Pattern, is_pod_interface};
+use mcs_proxy_ebpf::abi::Place;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
@@ -24,6 +25,11 @@ struct Link {
     name: String,
     is_veth: bool,
     peer_is_elsewhere: bool,
+    /// The namespace of the other end, by its id.
+    netns: i32,
+    is_bridge: bool,
+    /// What it is a port or a slave of.
+    master: Option<u32>,
     /// The other end's index, in whichever namespace that is.
     peer: Option<u32>,
 }
@@ -68,6 +74,16 @@ impl State {
         pods.map(|(index, link)| (*index, link.name.clone())).collect()
     }
 
+    /// What the programs need to know of these interfaces.
+    pub(super) fn places(&self, pods: &BTreeMap<u32, String>) -> BTreeMap<u32, Place> {
+        let place = |link: &Link| {
+            let bridge = link.master.filter(|master| self.links.get(master).is_some_and(|it| it.is_bridge));
+            Place { netns: link.netns, bridge: bridge.unwrap_or(Place::UNKNOWN.bridge) }
+        };
+        let known = |index: &u32| Some((*index, place(self.links.get(index)?)));
+        pods.keys().filter_map(known).collect()
+    }
+
     fn view(&self, index: u32, link: &Link) -> LinkView {
         LinkView {
             name: link.name.clone(),
@@ -82,7 +98,15 @@ impl State {
         if !is_about_the_link(message) {
             return None;
         }
-        let mut link = Link { name: String::new(), is_veth: false, peer_is_elsewhere: false, peer: None };
+        let mut link = Link {
+            name: String::new(),
+            is_veth: false,
+            peer_is_elsewhere: false,
+            netns: Place::UNKNOWN.netns,
+            is_bridge: false,
+            master: None,
+            peer: None,
+        };
         for attribute in &message.attributes {
             if let LinkAttribute::IfName(name) = attribute {
                 link.name.clone_from(name);
@@ -90,11 +114,16 @@ impl State {
             if let LinkAttribute::Link(peer) = attribute {
                 link.peer = Some(*peer);
             }
-            if let LinkAttribute::LinkNetNsId(_) = attribute {
+            if let LinkAttribute::Controller(master) = attribute {
+                link.master = Some(*master);
+            }
+            if let LinkAttribute::LinkNetNsId(id) = attribute {
                 link.peer_is_elsewhere = true;
+                link.netns = *id;
             }
             if let LinkAttribute::LinkInfo(infos) = attribute {
                 link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                link.is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
             }
         }
         let index = message.header.index;

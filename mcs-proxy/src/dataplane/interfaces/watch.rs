@@ -2,6 +2,7 @@
 
 use super::{Pattern, state::Question, state::State};
 use futures::{StreamExt, TryStreamExt};
+use mcs_proxy_ebpf::abi::Place;
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_multicast_connection, packet_core::NetlinkPayload,
     packet_route::route::RouteMessage,
@@ -16,11 +17,17 @@ use tokio::sync::mpsc;
 /// What becomes of the pods' interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceEvent {
-    /// Once, at first: all there are, names by index.
+    /// At first, and after messages of the kernel's were lost: all there are, names by index. An index may be another
+    /// interface's than before.
     Snapshot(BTreeMap<u32, String>),
     Appeared {
         index: u32,
         name: String,
+    },
+    /// What the programs need to know of one of them: when it is first known, and whenever it changes.
+    Placed {
+        index: u32,
+        place: Place,
     },
     /// Gone, or no pod's any more.
     Vanished {
@@ -60,6 +67,10 @@ pub async fn watch(
     if events.send(InterfaceEvent::Snapshot(known.clone())).await.is_err() {
         return Ok(());
     }
+    let mut places = BTreeMap::new();
+    if !tell(&events, moved(&mut places, state.places(&known))).await {
+        return Ok(());
+    }
     loop {
         let message = tokio::select! {
             message = messages.next() => message,
@@ -70,8 +81,13 @@ pub async fn watch(
         if let NetlinkPayload::InnerMessage(message) = &message.payload {
             question = state.apply(message);
         } else if let NetlinkPayload::Overrun(_) = message.payload {
-            // ENOBUFS: messages were lost.
+            // ENOBUFS: messages were lost, among them perhaps that an interface went and another came by its index,
+            // which comparing what is there now with what was before would not show.
             state = ask_all(&handle).await?;
+            known = state.pods(&exclude);
+            if events.send(InterfaceEvent::Snapshot(known.clone())).await.is_err() {
+                return Ok(());
+            }
         }
         match question {
             Some(Question::Routes) => state.set_routes(&ask_routes(&handle).await?),
@@ -84,10 +100,14 @@ pub async fn watch(
             None => {}
         }
         let pods = state.pods(&exclude);
-        for event in difference(&known, &pods) {
-            if events.send(event).await.is_err() {
-                return Ok(());
-            }
+        // What vanished comes first: the index of what appears may be the same. Then places, before the programs that
+        // want to know.
+        let (vanished, appeared) = difference(&known, &pods);
+        if !tell(&events, vanished).await
+            || !tell(&events, moved(&mut places, state.places(&pods))).await
+            || !tell(&events, appeared).await
+        {
+            return Ok(());
         }
         known = pods;
     }
@@ -122,14 +142,35 @@ async fn ask_routes(handle: &Handle) -> Result<Vec<RouteMessage>, InterfacesErro
     Ok(routes)
 }
 
-/// What vanished comes first: the index of what appears may be the same.
-fn difference(old: &BTreeMap<u32, String>, new: &BTreeMap<u32, String>) -> Vec<InterfaceEvent> {
+/// `false` if nobody listens any more.
+async fn tell(events: &mpsc::Sender<InterfaceEvent>, news: impl IntoIterator<Item = InterfaceEvent>) -> bool {
+    for event in news {
+        if events.send(event).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// The places that are not as they were known.
+fn moved(known: &mut BTreeMap<u32, Place>, now: BTreeMap<u32, Place>) -> Vec<InterfaceEvent> {
+    let news = now.iter().filter(|(index, place)| known.get(index) != Some(place));
+    let events = news.map(|(&index, &place)| InterfaceEvent::Placed { index, place }).collect();
+    *known = now;
+    events
+}
+
+/// What vanished, and what appeared.
+fn difference(
+    old: &BTreeMap<u32, String>,
+    new: &BTreeMap<u32, String>,
+) -> (Vec<InterfaceEvent>, Vec<InterfaceEvent>) {
     let vanished = old.keys().filter(|index| !new.contains_key(index));
     let appeared = new.iter().filter(|(index, _)| !old.contains_key(index));
-    vanished
-        .map(|&index| InterfaceEvent::Vanished { index })
-        .chain(appeared.map(|(&index, name)| InterfaceEvent::Appeared { index, name: name.clone() }))
-        .collect()
+    (
+        vanished.map(|&index| InterfaceEvent::Vanished { index }).collect(),
+        appeared.map(|(&index, name)| InterfaceEvent::Appeared { index, name: name.clone() }).collect(),
+    )
 }
 
 /// The connection is driven by a task of its own, which is to end with the watch.

@@ -69,6 +69,13 @@ impl Table {
         self.strays.vips.extend(owned.difference(found).map(set(true)));
     }
 
+    /// Has packets from pods to these addresses looked at, for good.
+    pub fn reserve(&mut self, addresses: &[Address]) {
+        for address in addresses {
+            self.strays.hot.extend(self.hot.hold(Direction::FromPod, *address));
+        }
+    }
+
     fn recover_hot(&mut self, flows: &BTreeSet<FlowRef>) {
         for (key, entry) in &self.entries {
             self.strays.hot.extend(self.hot.hold(Direction::FromPod, key.vip));

@@ -83,6 +83,8 @@ impl Frame {
                 let length = usize::try_from(self.packet.network_header()).unwrap() + 8;
                 after.quoted = Some(self.bytes()[ETHERNET..ETHERNET + length].to_vec());
             }
+        } else if matches!(verdict, Verdict::HairpinForwarded | Verdict::HairpinReplied) {
+            after.returned = true;
         } else if verdict == Verdict::EchoReplied {
             after.returned = true;
             after.kind = if v4 { [0, 0] } else { [129, 0] };

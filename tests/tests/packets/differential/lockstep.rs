@@ -6,9 +6,9 @@ use super::{
     snapshot::Snapshot,
     stage::{self, BACKENDS, FLOWS, SERVICES, SHARE, TCP},
 };
-use crate::programs::{Frontend, POD, Programs};
+use crate::programs::{Frontend, POD, Programs, hairpin_address};
 use mcs_proxy_ebpf::{
-    abi::{BackendState, Direction, MapSizes, Port, Tuple, Verdict},
+    abi::{BackendState, Direction, Flow, MapSizes, Port, Tuple, Verdict},
     model::{self, Here, Limits, Model},
 };
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -23,6 +23,11 @@ const SIZES: MapSizes = MapSizes {
     affinity: 4096,
     fragments: 16,
 };
+
+/// How often a packet may draw a backend: once, and again where a tuple is taken.
+const DRAWS: u32 = 4;
+/// All that may come of it.
+const LOTS: u32 = (BACKENDS as u32).pow(DRAWS);
 
 pub(super) struct Lockstep {
     pub(super) programs: Programs,
@@ -82,16 +87,16 @@ impl Lockstep {
             Step::Answer { client, service, backend, flags, elsewhere } => {
                 let from =
                     backend.map_or_else(|| self.backend_of(client, service), |n| stage::backend(v6, n));
-                self.run_to_pod(&self.answer(client, service, from, flags), elsewhere)
+                self.run_answer(client, service, from, flags, elsewhere)
             }
             Step::Handshake { client, service, sequence } => {
                 self.run_from_pod(&self.call(client, service, "S", sequence, 0), false)?;
                 let backend = self.backend_of(client, service);
-                self.run_to_pod(&self.answer(client, service, backend, "SA"), false)?;
+                self.run_answer(client, service, backend, "SA", false)?;
                 self.run_from_pod(&self.call(client, service, "A", sequence + 1, 0), false)
             }
             Step::ErrorAboutCall { client, service, kind, by_backend, elsewhere } => {
-                let (to, backend) = (stage::client(v6, client), self.backend_of(client, service));
+                let (to, backend) = (self.wire_of(client, service), self.backend_of(client, service));
                 let from = if by_backend { backend.ip() } else { stage::router(v6) };
                 let frame = Frame::error(from, to.ip(), kind, protocol(service), [to, backend]);
                 self.run_to_pod(&frame, elsewhere)
@@ -102,13 +107,17 @@ impl Lockstep {
                 self.run_from_pod(&frame, false)
             }
             Step::Redirect { client, service } => {
-                let (to, backend) = (stage::client(v6, client), self.backend_of(client, service));
+                let (to, backend) = (self.wire_of(client, service), self.backend_of(client, service));
                 let frame = Frame::redirect(stage::router(v6), to.ip(), protocol(service), [to, backend]);
                 self.run_to_pod(&frame, false)
             }
             Step::CallOther { client, vip, flags } => {
                 let to = vip.map_or_else(|| stage::router(v6), |vip| stage::vip(v6, vip));
                 let (from, to) = (stage::client(v6, client), SocketAddr::new(to, 443));
+                self.run_from_pod(&Frame::segment(TCP, from, to, flags, 1, 0), false)
+            }
+            Step::CallDirectly { client, backend, flags } => {
+                let (from, to) = (stage::client(v6, client), stage::backend(v6, backend));
                 self.run_from_pod(&Frame::segment(TCP, from, to, flags, 1, 0), false)
             }
             Step::Ping { client, vip } => {
@@ -143,19 +152,47 @@ impl Lockstep {
         Frame::segment(protocol(service), from, to, flags, sequence, payload)
     }
 
-    fn answer(&self, client: u8, service: u8, from: SocketAddr, flags: &str) -> Frame {
-        Frame::segment(protocol(service), from, stage::client(self.v6, client), flags, 77, 6)
+    /// What a backend sends back; if that is the client itself, it does so to whom it seems to be called by.
+    fn run_answer(
+        &mut self,
+        client: u8,
+        service: u8,
+        from: SocketAddr,
+        flags: &str,
+        elsewhere: bool,
+    ) -> Result<(), String> {
+        let to = self.wire_of(client, service);
+        let segment = |to| Frame::segment(protocol(service), from, to, flags, 77, 6);
+        if from.ip() == to.ip() {
+            let caller = hairpin_address(!self.v6);
+            return self.run_from_pod(&segment(SocketAddr::new(caller, to.port())), elsewhere);
+        }
+        self.run_to_pod(&segment(to), elsewhere)
     }
 
-    /// Where the client's flow to the Service goes, if there is one.
-    fn backend_of(&self, client: u8, service: u8) -> SocketAddr {
+    /// The client's flow to the Service, if there is one.
+    fn flow_of(&self, client: u8, service: u8) -> Option<&Flow> {
         let (from, to) = (stage::client(self.v6, client), stage::called(self.v6, service));
         let key = Tuple::new(from.ip().into(), port(from), to.ip().into(), port(to), protocol(service));
         let tables = &self.model.tables;
-        match tables.established.flows.get(&key).or_else(|| tables.transient.flows.get(&key)) {
+        tables.established.flows.get(&key).or_else(|| tables.transient.flows.get(&key))
+    }
+
+    /// Where it goes.
+    fn backend_of(&self, client: u8, service: u8) -> SocketAddr {
+        match self.flow_of(client, service) {
             Some(flow) => SocketAddr::new(flow.backend.to_ip(), flow.backend_port.get()),
             None => stage::backend(self.v6, 0),
         }
+    }
+
+    /// From where it comes, to its backend.
+    fn wire_of(&self, client: u8, service: u8) -> SocketAddr {
+        let mut from = stage::client(self.v6, client);
+        if let Some(flow) = self.flow_of(client, service) {
+            from.set_port(flow.wire_port.get());
+        }
+        from
     }
 
     fn run_from_pod(&mut self, frame: &Frame, elsewhere: bool) -> Result<(), String> {
@@ -182,9 +219,10 @@ impl Lockstep {
         // The program may have seen either date, and drawn any lot.
         let mut difference = None;
         for now in before..=after {
-            for chance in 0..u32::from(BACKENDS) {
+            for lots in 0..LOTS {
                 let mut model = self.model.clone();
-                model.chance = chance;
+                model.lots = (0..DRAWS).map(|draw| lots / u32::from(BACKENDS).pow(draw)).collect();
+                model.other_port = source_port(&got.bytes);
                 let here = Here { interface, now: now.wrapping_add(self.offset) };
                 let expected = run(&mut model, frame.packet.clone(), here);
                 let bytes = frame.after(expected.verdict, expected.packet.clone()).bytes();
@@ -205,8 +243,13 @@ impl Lockstep {
 }
 
 pub(super) fn new_model() -> Model {
-    let limits = Limits { flows: FLOWS as usize, flows_per_interface: SHARE, ticks_per_second: 1 };
+    let hairpin = [true, false].map(|v4| hairpin_address(v4).into());
+    let flows = FLOWS as usize;
+    let limits = Limits { flows, flows_per_interface: SHARE, ticks_per_second: 1, hairpin };
     let mut model = Model::new(limits);
+    for address in hairpin {
+        model.tables.mark(Direction::FromPod, &address);
+    }
     for v6 in [false, true] {
         for service in 0..services() {
             model.tables.mark(Direction::FromPod, &stage::called(v6, service).ip().into());
@@ -216,6 +259,12 @@ pub(super) fn new_model() -> Model {
         }
     }
     model
+}
+
+/// Of a packet without options or extension headers.
+fn source_port(bytes: &[u8]) -> Port {
+    let offset = if bytes[12..14] == [0x08, 0x00] { 34 } else { 54 };
+    Port::new(u16::from_be_bytes([bytes[offset], bytes[offset + 1]]))
 }
 
 pub(super) fn services() -> u8 {

@@ -23,12 +23,11 @@ fn conversations() -> u32 {
 }
 
 /// What a run must have come by, or it has shown nothing about it.
-const MET: [Verdict; 16] = [
+const MET: [Verdict; 17] = [
     Verdict::NotOurs,
     Verdict::NoService,
     Verdict::UnknownConnection,
     Verdict::NoBackend,
-    Verdict::TupleTaken,
     Verdict::NewFlow,
     Verdict::Forwarded,
     Verdict::NoFlow,
@@ -39,7 +38,9 @@ const MET: [Verdict; 16] = [
     Verdict::EchoReplied,
     Verdict::IcmpTranslated,
     Verdict::HostRedirect,
-    Verdict::Hairpin,
+    Verdict::HairpinForwarded,
+    Verdict::HairpinReplied,
+    Verdict::DirectTaken,
 ];
 
 #[test]

@@ -1,0 +1,116 @@
+//! A pod that reaches itself through a VIP.
+//!
+//! Its packets turn round at its own interface and never enter the host, where the checks of source addresses
+//! would drop them. The pod must not see its own address as the source either, so it seems to be called from a
+//! reserved one; what it answers there is how its answers are known. Both directions come in as packets *from* the
+//! pod:
+//!
+//! ```text
+//!   client:port -> VIP:service     becomes   reserved:port -> client:target
+//!   client:target -> reserved:port becomes   VIP:service -> client:port
+//! ```
+//!
+//! The reply is kept under (client, port, client, target), as that of any flow is under (client, port, backend,
+//! target): no packet of another flow has one address at both ends.
+
+use crate::{
+    maps::{self, Tier},
+    packet::{self, Packet},
+    reply,
+    rewrite::{End, rewrite},
+    tcx::{interface, key_of},
+    verdict::conclude,
+    wire::turn_around,
+};
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use mcs_proxy_ebpf::abi::{Address, Port, Tuple, Verdict};
+
+/// Goes on with a packet of a pod's conversation with itself.
+#[classifier]
+fn hairpin(ctx: TcContext) -> i32 {
+    conclude(&ctx, turn(&ctx).unwrap_or_else(|verdict| verdict))
+}
+
+#[inline(always)]
+fn turn(ctx: &TcContext) -> Result<Verdict, Verdict> {
+    let network = packet::network(ctx)?;
+    let packet = packet::transport(ctx, network)?;
+    if is_answer(&packet) {
+        return answer(ctx, &packet);
+    }
+    call(ctx, &packet)
+}
+
+/// Whether this is a pod's answer to itself.
+#[inline(always)]
+pub(crate) fn is_answer(packet: &Packet) -> bool {
+    packet.destination == maps::hairpin_address(packet.is_v4())
+}
+
+/// The flow is known, or was made just now.
+#[inline(always)]
+fn call(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
+    let key = key_of(packet);
+    let mut found = maps::flow(Tier::Established, &key);
+    if found.is_none() {
+        found = maps::flow(Tier::Transient, &key);
+    }
+    let Some(pointer) = found else { return Err(Verdict::NoFlow) };
+    // SAFETY: as in `flow::follow`.
+    let flow = unsafe { &*pointer };
+    let (backend, port, wire_port) = (flow.backend, flow.backend_port, flow.wire_port);
+    let (service, backend_id) = (flow.service, flow.backend_id);
+    if backend != packet.source || flow.client_port != packet.source_port {
+        return Err(Verdict::NoFlow);
+    }
+    let ends = Ends {
+        source: maps::hairpin_address(packet.is_v4()),
+        source_port: wire_port,
+        destination: backend,
+        destination_port: port,
+    };
+    translate(ctx, packet, &ends)?;
+    maps::count_service(service, |counters| {
+        counters.packets_in += 1;
+        counters.bytes_in += packet.bytes;
+    });
+    maps::count_backend(backend_id, |counters| counters.bytes += packet.bytes);
+    Ok(Verdict::HairpinForwarded)
+}
+
+#[inline(always)]
+fn answer(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
+    let wire = Tuple::new(
+        packet.source,
+        packet.destination_port,
+        packet.source,
+        packet.source_port,
+        packet.protocol.number(),
+    );
+    let origin = reply::find(&wire, packet, interface(ctx))?;
+    let ends = Ends {
+        source: origin.vip,
+        source_port: origin.port,
+        destination: packet.source,
+        destination_port: origin.client_port,
+    };
+    translate(ctx, packet, &ends)?;
+    reply::count(&origin, packet);
+    Ok(Verdict::HairpinReplied)
+}
+
+/// What a packet says about itself once it is translated.
+struct Ends {
+    source: Address,
+    source_port: Port,
+    destination: Address,
+    destination_port: Port,
+}
+
+/// Both ends, and to the pod from the gateway that it had sent to.
+#[inline(never)]
+fn translate(ctx: &TcContext, packet: &Packet, ends: &Ends) -> Result<(), Verdict> {
+    turn_around(ctx)?;
+    rewrite(ctx, packet, End::Source, &ends.source, ends.source_port)?;
+    rewrite(ctx, packet, End::Destination, &ends.destination, ends.destination_port)
+}
