@@ -8,15 +8,19 @@ use crate::{
         links::Hook,
         loader::Options,
     },
-    model::{NamespacedName, check_cluster_name},
+    desired::Flags,
+    explain::{Client, Query, Target},
+    model::{Limits, NamespacedName, check_cluster_name},
     source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
 use std::{
     fs,
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// eBPF dataplane for Kubernetes Services that span clusters
@@ -60,6 +64,8 @@ pub enum Command {
     Backends(List),
     /// Flows that the maps hold, one a line, as `ipvsadm -Lnc` lists them
     Connections(List),
+    /// Why a Service's traffic goes where it goes: its endpoints with slice, cluster and verdict, and what the maps hold
+    Explain(Box<Explain>),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -73,12 +79,19 @@ pub struct Run {
     /// ConfigMap with the switches for clusters: NAMESPACE/NAME
     #[arg(long, value_name = "CONFIGMAP", value_parser = namespaced_name)]
     pub settings: Option<NamespacedName>,
+    /// Ranges that addresses of ServiceImports may be in, separated by commas [default: none but their derived
+    /// Services' ClusterIPs]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub serviceimport_cidrs: Vec<IpNet>,
     /// Where Services and EndpointSlices come from: `kubernetes` or `directory=PATH`
     #[arg(long, default_value = "kubernetes", value_name = "SOURCE")]
     pub source: SourceSpec,
     /// For `--source kubernetes` [default: $KUBECONFIG, ~/.kube/config, else the pod's service account]
     #[arg(long, value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
+    /// How often the API server is asked whether it has ServiceImports, and in which version
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub discovery_interval: humantime::Duration,
     /// How a Service without `mcs-proxy.io/algorithm` spreads its flows
     #[arg(long, value_enum, default_value = "round-robin")]
     pub default_algorithm: AlgorithmName,
@@ -103,10 +116,84 @@ pub struct Run {
     #[command(flatten)]
     pub sizes: Sizes,
     #[command(flatten)]
+    pub limits: LimitFlags,
+    #[command(flatten)]
     pub timeouts: TimeoutFlags,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
     pub bpf_log: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// A Service (NAMESPACE/NAME), or a VIP with its port
+    #[arg(value_name = "SERVICE|VIP:PORT")]
+    pub target: Option<Target>,
+    /// Of VIP:PORT: TCP, UDP or SCTP
+    #[arg(long, default_value = "TCP", value_parser = ["TCP", "UDP", "SCTP"], ignore_case = true)]
+    pub protocol: String,
+    /// Explain the flows of this client, too: IP or IP:PORT
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub client: Option<Client>,
+    /// Explain what a daemon would make of the manifests in this directory; takes no rights, no kernel and no daemon
+    #[arg(short = 'f', long = "filename", value_name = "DIRECTORY")]
+    pub manifests: Option<PathBuf>,
+    /// With -f: name of the cluster that the manifests are in
+    #[arg(long, value_name = "NAME", value_parser = cluster_name, default_value = "local", requires = "manifests")]
+    pub cluster_name: String,
+    /// With -f: name of the node whose daemon it is
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, requires = "manifests")]
+    pub node_name: String,
+    /// With -f: as of `run`
+    #[arg(long, requires = "manifests")]
+    pub all_services: bool,
+    /// With -f: as of `run`
+    #[arg(long, value_enum, default_value = "round-robin", requires = "manifests")]
+    pub default_algorithm: AlgorithmName,
+    /// With -f: as of `run`
+    #[arg(long, value_name = "CONFIGMAP", value_parser = namespaced_name, requires = "manifests")]
+    pub settings: Option<NamespacedName>,
+    /// With -f: as of `run`
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', requires = "manifests")]
+    pub serviceimport_cidrs: Vec<IpNet>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+impl Explain {
+    /// What is asked; `None`: everything.
+    #[must_use]
+    pub fn query(&self) -> Option<Query> {
+        let mut target = self.target.clone()?;
+        if let Target::Frontend { protocol, .. } = &mut target {
+            *protocol = self.protocol.to_ascii_uppercase();
+        }
+        Some(Query { target, client: self.client })
+    }
+
+    /// Of the daemon that is imagined.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags {
+            cluster_name: self.cluster_name.clone(),
+            node_name: self.node_name.clone(),
+            default_algorithm: self.default_algorithm.into(),
+            all_services: self.all_services,
+            tier_hold: Duration::ZERO,
+        }
+    }
+
+    /// Which of the manifests concern it.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        Scope {
+            cluster_name: self.cluster_name.clone(),
+            node_name: self.node_name.clone(),
+            settings: self.settings.clone(),
+            discovery_interval: Duration::ZERO,
+        }
+    }
 }
 
 /// Capacities. Raising one takes a restart after removing the pin directory.
@@ -146,6 +233,7 @@ impl Run {
             cluster_name: self.cluster_name.clone(),
             node_name: self.node_name(),
             settings: self.settings.clone(),
+            discovery_interval: self.discovery_interval.into(),
         }
     }
 
@@ -160,6 +248,31 @@ impl Run {
     #[must_use]
     pub const fn hairpin(&self) -> Hairpin {
         Hairpin { v4: self.hairpin_address_v4, v6: self.hairpin_address_v6 }
+    }
+}
+
+/// The most endpoints that other clusters may bring. Past a limit nothing is added, and what is there stays.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct LimitFlags {
+    /// Endpoints that one cluster brings to one Service
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.per_service)]
+    pub max_service_endpoints: usize,
+    /// Endpoints that one cluster brings in all, unless the settings say `max-endpoints` for it
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.per_cluster)]
+    pub max_cluster_endpoints: usize,
+    /// Endpoints that all other clusters bring together
+    #[arg(long, value_name = "N", default_value_t = Limits::DEFAULT.per_node)]
+    pub max_imported_endpoints: usize,
+}
+
+impl LimitFlags {
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        Limits {
+            per_service: self.max_service_endpoints,
+            per_cluster: self.max_cluster_endpoints,
+            per_node: self.max_imported_endpoints,
+        }
     }
 }
 
@@ -258,12 +371,14 @@ fn size(largest: i64) -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(2..=largest)
 }
 
+/// `default/serve`, or of a ServiceImport `default/serviceimport/serve`.
 fn service_name(text: &str) -> Result<String, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok(text.to_owned())
-        }
-        Some(_) | None => Err("a Service is named NAMESPACE/NAME, such as default/serve".into()),
+    let (namespace, name) = text.split_once('/').unwrap_or_default();
+    let name = name.strip_prefix("serviceimport/").unwrap_or(name);
+    if namespace.is_empty() || name.is_empty() || name.contains('/') {
+        Err("a Service is named NAMESPACE/NAME, such as default/serve".into())
+    } else {
+        Ok(text.to_owned())
     }
 }
 

@@ -14,6 +14,7 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod desired;
+pub mod explain;
 pub mod model;
 pub mod observe;
 pub mod source;

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Run(run) => daemon::main(&places, &run).map(|()| String::new()),
         Command::Services(list) => cli::services(&places, &list),
         Command::Backends(list) => cli::backends(&places, &list),
+        Command::Explain(asked) => cli::explain(&places, &asked),
         Command::Connections(list) => cli::connections(&places, &list),
     };
     match said.and_then(|text| print(&text)) {

@@ -1,12 +1,12 @@
 //! A real API server: etcd, kube-apiserver, and the controllers that write EndpointSlices, on a world's fabric.
 
-use crate::{FABRIC, Namespace, Process, World, namespace::run};
+use crate::{FABRIC, Namespace, Process, World, namespace::run, programs};
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
-    env, fs,
+    fs,
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -54,7 +54,7 @@ impl ApiServer {
         let data = folder.join("etcd").display().to_string();
         let etcd = namespace.spawn(
             "etcd",
-            &program("etcd")?,
+            &programs::kubernetes("etcd")?,
             &[
                 "--data-dir",
                 &data,
@@ -81,7 +81,7 @@ impl ApiServer {
         let kubeconfig = api.kubeconfig().display().to_string();
         api.controllers = Some(api.namespace.spawn(
             "kube-controller-manager",
-            &program("kube-controller-manager")?,
+            &programs::kubernetes("kube-controller-manager")?,
             &[
                 "--kubeconfig", &kubeconfig, "--leader-elect=false", "--bind-address", "127.0.0.1",
                 "--controllers=endpointslice-controller,endpointslice-mirroring-controller,namespace-controller",
@@ -102,10 +102,16 @@ impl ApiServer {
     pub fn start_server(&mut self) -> Result<()> {
         let file = |name: &str| self.folder.join(name).display().to_string();
         let (tokens, key, public) = (file("tokens.csv"), file("sa.key"), file("sa.pub"));
+        let policy = json!({
+            "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+            "rules": [{"level": "Metadata", "users": [DAEMON]}, {"level": "None"}],
+        });
+        fs::write(file("audit.yaml"), policy.to_string())?;
+        let (policy, audit) = (file("audit.yaml"), file("audit.log"));
         let (certificates, address, port) = (file("certificates"), FABRIC.to_string(), PORT.to_string());
         self.server = Some(self.namespace.spawn(
             "kube-apiserver",
-            &program("kube-apiserver")?,
+            &programs::kubernetes("kube-apiserver")?,
             &[
                 "--etcd-servers",
                 "http://127.0.0.1:2379",
@@ -129,6 +135,10 @@ impl ApiServer {
                 &address,
                 "--secure-port",
                 &port,
+                "--audit-policy-file",
+                &policy,
+                "--audit-log-path",
+                &audit,
                 // Pods are entered without a controller that would make their service accounts.
                 "--disable-admission-plugins",
                 "ServiceAccount",
@@ -156,7 +166,10 @@ impl ApiServer {
     /// The server refuses it.
     pub fn grant(&self) -> Result<()> {
         const RBAC: &str = include_str!("../../deploy/base/rbac.yaml");
+        const NAMESPACE: &str = include_str!("../../deploy/base/namespace.yaml");
         let group = "/apis/rbac.authorization.k8s.io/v1";
+        let own = format!("{group}/namespaces/mcs-proxy");
+        self.create("/api/v1/namespaces", NAMESPACE)?;
         for manifest in RBAC.split("\n---\n") {
             let kind = manifest.lines().find_map(|line| line.strip_prefix("kind: ")).context("no kind")?;
             match kind {
@@ -164,10 +177,41 @@ impl ApiServer {
                 "ServiceAccount" => {}
                 "ClusterRole" => self.create(&format!("{group}/clusterroles"), manifest)?,
                 "ClusterRoleBinding" => self.create(&format!("{group}/clusterrolebindings"), manifest)?,
+                "Role" => self.create(&format!("{own}/roles"), manifest)?,
+                "RoleBinding" => self.create(&format!("{own}/rolebindings"), manifest)?,
                 other => bail!("deploy/base/rbac.yaml: what to do with a {other}?"),
             }
         }
         Ok(())
+    }
+
+    /// Whether the daemon may do this to the object of this name, or to all objects if it is empty.
+    ///
+    /// # Errors
+    /// The server does not say.
+    pub fn may(&self, verb: &str, group: &str, resource: &str, name: &str) -> Result<bool> {
+        let namespace = if name.is_empty() { "" } else { "mcs-proxy" };
+        let attributes =
+            json!({"verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace});
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": DAEMON, "resourceAttributes": attributes},
+        });
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        let answer = self.call("POST", path, Some(("application/json", &review.to_string())))?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        answer["status"]["allowed"].as_bool().context("no answer")
+    }
+
+    /// What the daemon has asked of the server since it was started last, refused or not, as the audit log has it.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn asked_by_the_daemon(&self) -> Result<Vec<Value>> {
+        let log = fs::read_to_string(self.folder.join("audit.log"))?;
+        let events = log.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+        Ok(events.into_iter().filter(|event| event["user"]["username"] == DAEMON).collect())
     }
 
     /// For an administrator on any node.
@@ -245,16 +289,4 @@ contexts:
 current-context: harness
 "#
     )
-}
-
-/// One of Kubernetes' programs.
-pub(crate) fn program(name: &str) -> Result<PathBuf> {
-    let folder = env::var_os("KUBEBUILDER_ASSETS").context(
-        "KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver: `cargo xtask test` builds one",
-    )?;
-    let path = Path::new(&folder).join(name);
-    if !path.exists() {
-        bail!("{} is missing: `cargo xtask setup --for test` builds it", path.display());
-    }
-    Ok(path)
 }

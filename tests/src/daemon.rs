@@ -97,6 +97,14 @@ impl Daemon {
         self.wait_for_log("synced")
     }
 
+    /// Starts the program again, without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_without_sync(&mut self) -> Result<()> {
+        self.spawn()
+    }
+
     fn spawn(&mut self) -> Result<()> {
         self.process = None;
         let arguments: Vec<_> = self.command.iter().map(String::as_str).collect();
@@ -106,6 +114,11 @@ impl Daemon {
         process.log().clone_into(&mut self.log);
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Of its process, if it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
     }
 
     /// Whether the program runs.

@@ -1,11 +1,6 @@
 //! The real kube-proxy of a node.
 
-use crate::{
-    Namespace, Node, Process,
-    api::{ApiServer, program},
-    cleanup,
-    namespace::run,
-};
+use crate::{Namespace, Node, Process, api::ApiServer, cleanup, namespace::run, programs};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::BTreeSet,
@@ -45,7 +40,7 @@ impl KubeProxy {
         let pod_ranges: Vec<_> = node.pod_ranges.iter().map(ToString::to_string).collect();
         let process = namespace.spawn(
             &format!("{}-kube-proxy", namespace.name()),
-            &program("kube-proxy")?,
+            &programs::kubernetes("kube-proxy")?,
             &[
                 "--kubeconfig",
                 &api.kubeconfig().display().to_string(),

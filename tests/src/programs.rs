@@ -1,7 +1,10 @@
 //! Where the programs under test are.
 
-use anyhow::{Result, bail};
-use std::{env, path::PathBuf};
+use anyhow::{Context, Result, bail};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 /// The variable that names the binary of mcs-proxy.
 pub const MCS_PROXY: &str = "MCS_PROXY_BIN";
@@ -15,6 +18,21 @@ pub fn mcs_proxy() -> Result<PathBuf> {
 
 pub(crate) fn hello_pod() -> Result<PathBuf> {
     find(HELLO_POD, "hello-pod")
+}
+
+/// One of Kubernetes' programs.
+///
+/// # Errors
+/// It is not there.
+pub fn kubernetes(name: &str) -> Result<PathBuf> {
+    let folder = env::var_os("KUBEBUILDER_ASSETS").context(
+        "KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver: `cargo xtask test` builds one",
+    )?;
+    let path = Path::new(&folder).join(name);
+    if !path.exists() {
+        bail!("{} is missing: `cargo xtask setup --for test` builds it", path.display());
+    }
+    Ok(path)
 }
 
 /// What the variable says, else beside our own executable, as cargo lays them (tests are a folder deeper).

@@ -3,6 +3,7 @@
 mod align;
 mod backends;
 mod connections;
+mod explain;
 mod services;
 mod view;
 
@@ -10,6 +11,8 @@ use crate::config::{List, Output, Places};
 use anyhow::Context as _;
 use serde::Serialize;
 use view::View;
+
+pub use explain::explain;
 
 /// `mcs-proxy services`.
 ///

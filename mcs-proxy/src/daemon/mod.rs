@@ -2,6 +2,7 @@
 
 mod logging;
 mod pressure;
+pub mod socket;
 pub mod writer;
 
 use crate::{
@@ -17,11 +18,13 @@ use crate::{
         table::LingerMark,
     },
     desired::Flags,
+    model::Model,
     observe::with_causes,
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
 use pressure::{News, Pressure, Refusals};
+use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
@@ -143,7 +146,11 @@ impl Daemon {
         };
         // What was refused before is no news.
         let refusals = Refusals::read(&pin_dir)?;
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, flags, &run.hairpin().addresses())?;
+        let model = Model::awaiting(source::KINDS)
+            .with_import_ranges(run.serviceimport_cidrs.clone())
+            .limited(run.limits.limits());
+        let reserved = run.hairpin().addresses();
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -181,6 +188,7 @@ impl Daemon {
         let mut source = task::spawn(follow_source(self.run.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
+        let mut asked = socket::serve(&self.run_dir)?;
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
         let mut scan: Option<JoinHandle<Scan>> = None;
@@ -208,6 +216,10 @@ impl Daemon {
                 () = at(self.reclaim_due) => {
                     self.reclaim_due = None;
                     self.writer.reclaim();
+                }
+                Some((request, answer)) = asked.recv() => {
+                    // Whoever has gone meanwhile wants none.
+                    let _ = answer.send(self.answer(&request));
                 }
                 () = time::sleep_until(self.collection_due), if attached && scan.is_none() => {
                     scan = Some(self.scan());
@@ -247,13 +259,21 @@ impl Daemon {
         match self.writer.commit(now.into_std()) {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
+                report(summary);
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
                     self.write_catalog();
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
-                report(summary);
             }
+        }
+    }
+
+    fn answer(&self, request: &Request) -> Response {
+        let Request::Explain(query) = request;
+        match self.writer.explain(query) {
+            Ok(explanation) => Response::Explained(Box::new(explanation)),
+            Err(error) => Response::Error(error),
         }
     }
 

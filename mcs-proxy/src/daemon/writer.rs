@@ -6,14 +6,15 @@ use crate::{
         table::{CapacityError, Demand, Plan, Rejected, Shortage, Table},
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
-    model::{Model, NamespacedName, Problem, ProblemTracker},
+    explain::{Explanation, Known, Query, answer},
+    model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
     observe::catalog::Catalog,
     source::Event,
 };
 use mcs_proxy_ebpf::abi::Address;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tracing::{error, info, warn};
 
@@ -69,17 +70,22 @@ pub struct Summary {
 }
 
 impl<D: Dataplane> Writer<D> {
-    /// Adopts what the maps hold. Packets from pods to the `reserved` addresses are looked at, whatever is in there.
+    /// Adopts what the maps hold; `model` is still empty. Packets from pods to the `reserved` addresses are looked at, whatever is in there.
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(dataplane: D, flags: Flags, reserved: &[Address]) -> Result<Self, DataplaneError> {
+    pub fn new(
+        dataplane: D,
+        model: Model,
+        flags: Flags,
+        reserved: &[Address],
+    ) -> Result<Self, DataplaneError> {
         let mut table = Table::recover(&dataplane.dump()?);
         table.reserve(reserved);
         Ok(Self {
             dataplane,
             table,
-            model: Model::default(),
+            model,
             resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
             affected: BTreeSet::new(),
@@ -87,6 +93,13 @@ impl<D: Dataplane> Writer<D> {
             rejected: BTreeMap::new(),
             shortages: Vec::new(),
         })
+    }
+
+    /// The same, with these limits for what other clusters may bring. Before the first event.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.model = std::mem::take(&mut self.model).limited(limits);
+        self
     }
 
     /// Takes an event in. The maps change with the next [`Self::commit`], so that a burst of events is one change.
@@ -126,12 +139,30 @@ impl<D: Dataplane> Writer<D> {
         }
         self.phase = Phase::Synced;
         self.report_rejected(plan.rejected);
+        for address in plan.refused {
+            error!(
+                "{address} was to enter the maps, which take no such address: left out; please report this"
+            );
+        }
         Commit::Programmed(Summary {
             first,
             changed: changes.upserts.len() + changes.removals.len(),
             frontends: self.resolver.desired().len(),
             backends: self.resolver.used(),
         })
+    }
+
+    /// Why a Service's traffic goes where it goes, but for what the maps hold.
+    ///
+    /// # Errors
+    /// Nothing of that name is known.
+    pub fn explain(&self, query: &Query) -> Result<Explanation, String> {
+        if !self.model.is_synced() {
+            return Err("the daemon has not yet heard all that its source has to tell; ask again".into());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        answer(Known { model: &self.model, resolver: &self.resolver, told_by: "daemon", now }, query)
     }
 
     /// At an idle moment: waits for what was let go of, so that the next change need not.

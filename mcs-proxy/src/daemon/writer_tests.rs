@@ -19,7 +19,7 @@ fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
         all_services: false,
         tier_hold: Duration::ZERO,
     };
-    Writer::new(dataplane, flags, &[]).unwrap()
+    Writer::new(dataplane, Model::default(), flags, &[]).unwrap()
 }
 
 fn service(name: &str, vip: &str) -> Object {

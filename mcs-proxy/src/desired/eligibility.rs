@@ -1,7 +1,7 @@
 //! Which endpoints may take new flows: what slices list, read as kube-proxy reads it.
 
 use super::{EndpointVerdict, JudgedEndpoint};
-use crate::model::{Endpoint, EndpointSlice, ServicePort, SourceCluster, rejection};
+use crate::model::{Endpoint, EndpointSlice, Refusal, ServicePort, SourceCluster};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -58,11 +58,13 @@ impl Candidate<'_> {
 /// addresses and duplicates are judged; nothing speaks against the others yet.
 ///
 /// Reads slices as kube-proxy does (`pkg/proxy/endpointslicecache.go`): a Service's port finds its targets by name and
-/// protocol, never by number, which is the slice's own; equal addresses count once.
+/// protocol, never by number, which is the slice's own; equal addresses count once. `refusal` says which addresses
+/// count for nothing.
 pub(super) fn list<'a>(
     port: &ServicePort,
     vip: IpAddr,
     slices: impl Iterator<Item = &'a EndpointSlice>,
+    refusal: impl Fn(SocketAddr, &SourceCluster) -> Option<Refusal>,
 ) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for slice in slices {
@@ -74,15 +76,10 @@ pub(super) fn list<'a>(
                 if endpoint.address.is_ipv4() != vip.is_ipv4() {
                     continue;
                 }
-                let rejected = rejection(endpoint.address).is_some() || target.port == 0;
-                candidates.push(Candidate {
-                    address: SocketAddr::new(endpoint.address, target.port),
-                    slice,
-                    endpoint,
-                    verdict: if rejected { EndpointVerdict::Rejected } else { EndpointVerdict::Used },
-                    place: None,
-                    slots: 0,
-                });
+                let address = SocketAddr::new(endpoint.address, target.port);
+                let refused = refusal(address, &slice.source).map(EndpointVerdict::Rejected);
+                let verdict = refused.unwrap_or(EndpointVerdict::Used);
+                candidates.push(Candidate { address, slice, endpoint, verdict, place: None, slots: 0 });
             }
         }
     }
@@ -97,7 +94,7 @@ fn set_aside_duplicates(candidates: &mut [Candidate<'_>]) {
     let mut first: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     for i in 0..candidates.len() {
         let candidate = candidates[i];
-        if candidate.verdict == EndpointVerdict::Rejected {
+        if matches!(candidate.verdict, EndpointVerdict::Rejected(_)) {
             continue;
         }
         let rank = |candidate: &Candidate<'_>| (candidate.endpoint.terminating, !candidate.is_local());

@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{
-    SlicePort,
+    SlicePort, Surroundings,
     testing::{endpoint, service, slice},
 };
 use EndpointVerdict::{Duplicate, NotReady, Rejected, Terminating, Used, UsedTerminating};
@@ -10,7 +10,9 @@ const VIP: &str = "10.13.181.116";
 
 fn verdicts(vip: &str, slices: &[EndpointSlice]) -> Vec<(String, EndpointVerdict)> {
     let port = service("serve", vip).ports.remove(0);
-    let mut candidates = list(&port, vip.parse().unwrap(), slices.iter());
+    let mut candidates = list(&port, vip.parse().unwrap(), slices.iter(), |address, source| {
+        Surroundings::default().refusal(address, source, "member2")
+    });
     judge_readiness(&mut candidates);
     candidates.iter().map(|candidate| (candidate.address.to_string(), candidate.verdict)).collect()
 }
@@ -75,7 +77,9 @@ fn a_rejected_address_is_never_used_and_hides_no_other() {
         slice("b", "serve", "member1", &["127.0.0.1"]),
     ];
     let found: Vec<_> = verdicts(VIP, &slices).into_iter().map(|(_, verdict)| verdict).collect();
-    assert_eq!(found, [Rejected, Rejected, Used, Rejected]);
+    let (loopback, link_local) =
+        (Rejected(Refusal::Range("loopback")), Rejected(Refusal::Range("link-local")));
+    assert_eq!(found, [loopback, link_local, Used, loopback]);
 }
 
 #[test]

@@ -7,12 +7,12 @@ use super::{
     tiers::{self, Standing},
 };
 use crate::model::{
-    EndpointSlice, MinReady, ObjectKind, ObjectRef, Problem, Service, ServicePort, SessionAffinity,
-    SourceCluster, TrafficPolicy, rejection,
+    EndpointSlice, MinReady, ObjectKind, ObjectRef, Problem, Refusal, Service, ServicePort, SessionAffinity,
+    SourceCluster, TrafficPolicy,
 };
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{IpAddr, SocketAddr},
 };
@@ -83,7 +83,9 @@ fn decide_frontend<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     context: &Context<'_>,
 ) -> Decided<'a> {
-    let mut candidates = list(port, key.vip, slices);
+    let mut candidates = list(port, key.vip, slices, |address, source| {
+        context.surroundings.refusal(address, source, &context.flags.cluster_name)
+    });
     let mut standing = None;
     let mut weighted = None;
     match (service.internal_traffic_policy, &service.clusters) {
@@ -162,28 +164,27 @@ fn fingerprint(candidates: &[Candidate<'_>]) -> u64 {
     hasher.finish()
 }
 
-/// Endpoints whose addresses no pod can have, by slice: how many, and the first of them.
+/// Endpoints that are refused, by slice: which, and why.
 #[derive(Default)]
-struct Rejected<'a>(BTreeMap<&'a str, (&'a EndpointSlice, BTreeSet<IpAddr>)>);
+struct Rejected<'a>(BTreeMap<&'a str, (&'a EndpointSlice, BTreeMap<IpAddr, Refusal>)>);
 
 impl<'a> Rejected<'a> {
     fn note(&mut self, candidates: &[Candidate<'a>]) {
         for candidate in candidates {
-            if candidate.verdict == EndpointVerdict::Rejected {
-                let (_, addresses) =
-                    self.0.entry(&candidate.slice.key.name).or_insert((candidate.slice, Default::default()));
-                addresses.insert(candidate.address.ip());
+            if let EndpointVerdict::Rejected(refusal) = candidate.verdict {
+                let slice = candidate.slice;
+                let (_, known) = self.0.entry(&slice.key.name).or_insert((slice, BTreeMap::new()));
+                known.insert(candidate.address.ip(), refusal);
             }
         }
     }
 
     fn problems(&self) -> impl Iterator<Item = Problem> {
         self.0.values().filter_map(|(slice, addresses)| {
-            let first = addresses.first()?;
-            let reason = rejection(*first).unwrap_or("without a port");
+            let (first, reason) = addresses.first_key_value()?;
             let others = match addresses.len() - 1 {
                 0 => String::new(),
-                n => format!(", and {n} more like it"),
+                n => format!(", and {n} more are refused"),
             };
             Some(Problem {
                 object: slice_reference(slice),

@@ -160,7 +160,7 @@ fn a_slice_with_rejected_addresses_is_told_of_once() {
     let (_, problems) = of(&two_ports, &[bad]);
     let [problem] = &problems[..] else { panic!("{problems:?}") };
     assert_eq!(problem.object.to_string(), "EndpointSlice default/member1-serve");
-    assert_eq!(problem.message, "127.0.0.1 is loopback, and 1 more like it");
+    assert_eq!(problem.message, "127.0.0.1 is loopback, and 1 more are refused");
 }
 
 #[test]
@@ -239,7 +239,7 @@ proptest! {
             let unique: BTreeSet<_> = slots.iter().chain(serving).collect();
             prop_assert_eq!(unique.len(), slots.len() + serving.len(), "in slots or serving, and once");
             for address in slots.iter().chain(serving) {
-                prop_assert!(rejection(address.ip()).is_none() && address.port() != 0);
+                prop_assert!(crate::model::rejection(address.ip()).is_none() && address.port() != 0);
                 prop_assert_eq!(address.is_ipv4(), called.vip.is_ipv4());
             }
             let all_of_one_kind = endpoints.iter().any(|e| e.verdict == EndpointVerdict::Used)

@@ -21,7 +21,7 @@ mod wheel;
 pub use opt_in::is_ours;
 pub use resolver::{Changes, Resolver};
 
-use crate::model::{NamespacedName, SourceCluster};
+use crate::model::{NamespacedName, Refusal, SourceCluster, Surroundings};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
     collections::BTreeMap,
@@ -53,6 +53,7 @@ pub struct Flags {
 struct Context<'a> {
     flags: &'a Flags,
     here: Here<'a>,
+    surroundings: &'a Surroundings,
     standings: &'a BTreeMap<FrontendKey, tiers::Standing>,
     now: Instant,
 }
@@ -138,8 +139,8 @@ pub enum EndpointVerdict {
     Terminating,
     /// Another slice lists the same address and port, and that one counts.
     Duplicate,
-    /// Not an address that a pod can have (loopback, link-local, multicast, unspecified …), or port 0.
-    Rejected,
+    /// No endpoint of that cluster may have this address or port.
+    Rejected(Refusal),
     /// `mcs-proxy.io/clusters` has tiers, and its cluster in none of them.
     InNoTier,
     /// Another tier takes the new flows.
@@ -172,7 +173,7 @@ impl EndpointVerdict {
             | Self::OtherZone
             | Self::LocalFirst
             | Self::ShareTooSmall => true,
-            Self::Used | Self::UsedTerminating | Self::Duplicate | Self::Rejected => false,
+            Self::Used | Self::UsedTerminating | Self::Duplicate | Self::Rejected(_) => false,
         }
     }
 
@@ -185,7 +186,7 @@ impl EndpointVerdict {
             Self::NotReady => "not ready",
             Self::Terminating => "terminating",
             Self::Duplicate => "duplicate",
-            Self::Rejected => "rejected address",
+            Self::Rejected(_) => "rejected address",
             Self::InNoTier => "in no tier",
             Self::OtherTier => "other tier",
             Self::OtherNode => "other node",

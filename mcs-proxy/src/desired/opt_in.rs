@@ -1,4 +1,4 @@
-use crate::model::{ObjectKind, ObjectRef, OptIn, Problem, Service};
+use crate::model::{ObjectRef, OptIn, Problem, Service};
 
 /// Whether a Service's ClusterIPs are served by us. `enabled: "false"` and another proxy's name beat all.
 ///
@@ -17,7 +17,8 @@ pub fn is_ours(service: &Service, all_services: bool) -> bool {
 /// What a Service asks for that this version does not do, or that nobody will do. `ours`: see [`is_ours`].
 pub(super) fn unserved(service: &Service, ours: bool) -> Vec<Problem> {
     let named = matches!(service.opt_in, OptIn::Annotation | OptIn::ProxyName);
-    let labelled_for_us = !service.kube_proxy_beneath && service.opt_in != OptIn::OtherProxy;
+    let labelled_for_us =
+        !service.kube_proxy_beneath && service.opt_in != OptIn::OtherProxy && service.import_name().is_none();
     let mut found = Vec::new();
     let mut add = |field: &str, message: &str, remedy: &str| {
         found.push(Problem {
@@ -59,9 +60,5 @@ pub(super) fn unserved(service: &Service, ours: bool) -> Vec<Problem> {
 }
 
 pub(super) fn reference(service: &Service) -> ObjectRef {
-    ObjectRef {
-        kind: ObjectKind::Service,
-        namespace: service.key.namespace.clone(),
-        name: service.key.name.clone(),
-    }
+    service.object_ref()
 }

@@ -97,6 +97,11 @@ impl Resolver {
         &self.desired
     }
 
+    /// What a Service claims, whether it has it or another one has.
+    pub fn claims_of(&self, service: &NamespacedName) -> impl Iterator<Item = &FrontendKey> {
+        self.services.get(service).into_iter().flat_map(|outcome| &outcome.claims)
+    }
+
     /// Services that claim a frontend, or that something is wrong with.
     pub fn services(&self) -> impl Iterator<Item = &NamespacedName> {
         self.services.keys()
@@ -175,6 +180,7 @@ impl Resolver {
                 node: &self.flags.node_name,
                 zone: model.node().and_then(|node| node.zone.as_deref()),
             },
+            surroundings: model.surroundings(),
             standings: self.standings.get(key).unwrap_or(NONE),
             now,
         };

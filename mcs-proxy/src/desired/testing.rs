@@ -5,7 +5,7 @@ use super::{
     frontends::{Decision, decide},
     tiers::Standing,
 };
-use crate::model::{EndpointSlice, Service};
+use crate::model::{EndpointSlice, Service, Surroundings};
 use mcs_proxy_ebpf::abi::Algorithm;
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,8 @@ pub(super) fn decided_with<'a>(
     now: Instant,
 ) -> Decision<'a> {
     let here = Here { node: &flags.node_name, zone: Some("a") };
-    decide(service, slices.iter(), &Context { flags, here, standings, now })
+    let surroundings = Surroundings::default();
+    decide(service, slices.iter(), &Context { flags, here, surroundings: &surroundings, standings, now })
 }
 
 /// The endpoints of the Service's first frontend in the order of display, as `member1 10.10.0.6: used`.

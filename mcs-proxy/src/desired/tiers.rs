@@ -96,7 +96,7 @@ pub(super) fn settle(
     };
     let listed = |tier: usize| {
         let counts = |candidate: &&Candidate<'_>| {
-            !matches!(candidate.verdict, EndpointVerdict::Rejected | EndpointVerdict::Duplicate)
+            !matches!(candidate.verdict, EndpointVerdict::Rejected(_) | EndpointVerdict::Duplicate)
                 && !candidate.endpoint.terminating
                 && candidate.place.is_some_and(|place| place.tier == tier)
         };

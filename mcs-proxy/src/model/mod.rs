@@ -3,11 +3,16 @@
 mod algorithm;
 mod cluster;
 mod importer;
+mod imports;
+mod misnaming;
 mod node;
 mod problem;
+mod quota;
 mod service;
+mod service_import;
 mod settings;
 mod slice;
+mod slices;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,17 +21,19 @@ mod validation;
 
 pub use algorithm::{UnknownAlgorithm, algorithm_name, parse_algorithm};
 pub use cluster::check_cluster_name;
-pub use importer::{SliceMetadata, source_cluster};
+pub use importer::{Importer, Origin, SliceMetadata, is_passed_over, origin, own_name_told};
 pub use node::Node;
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
+pub use quota::Limits;
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
+pub use service_import::{ServiceImport, import_key};
 pub use settings::{
     ClusterSettings, ClusterState, MODE_KEY, Mode, OnFailure, Settings, SettingsObject, Zones,
 };
 pub use slice::{Endpoint, EndpointSlice, Hints, SlicePort, SourceCluster};
 pub use store::Model;
 pub use tiers::{ClusterSelector, LARGEST_SHARE, Member, MinReady, PreferenceError, Tier, Tiers};
-pub use validation::rejection;
+pub use validation::{Refusal, Surroundings, rejection};
 
 use std::fmt;
 

@@ -34,7 +34,10 @@ impl fmt::Display for ObjectRef {
         // Files, and objects from files, may be called anything; a log line stays a line.
         let (namespace, name) = (namespace.escape_debug(), name.escape_debug());
         match kind {
-            ObjectKind::Service | ObjectKind::EndpointSlice | ObjectKind::ConfigMap => {
+            ObjectKind::Service
+            | ObjectKind::EndpointSlice
+            | ObjectKind::ServiceImport
+            | ObjectKind::ConfigMap => {
                 write!(formatter, "{kind} {namespace}/{name}")
             }
             ObjectKind::Node | ObjectKind::File => write!(formatter, "{kind} {name}"),
@@ -46,6 +49,7 @@ impl fmt::Display for ObjectRef {
 pub enum ObjectKind {
     Service,
     EndpointSlice,
+    ServiceImport,
     /// The one this daemon runs on.
     Node,
     /// The one of the [`Settings`](super::Settings).
@@ -59,6 +63,7 @@ impl fmt::Display for ObjectKind {
         formatter.write_str(match self {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::ServiceImport => "ServiceImport",
             Self::Node => "Node",
             Self::ConfigMap => "ConfigMap",
             Self::File => "File",

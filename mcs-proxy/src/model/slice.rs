@@ -1,4 +1,4 @@
-use super::{NamespacedName, Problem};
+use super::{Importer, NamespacedName, Problem};
 use mcs_proxy_ebpf::abi::Protocol;
 use std::{fmt, net::IpAddr};
 
@@ -6,9 +6,17 @@ use std::{fmt, net::IpAddr};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
     pub key: NamespacedName,
-    /// Name of the Service it belongs to, in the same namespace: label `kubernetes.io/service-name`.
+    /// Name of the Service it belongs to, in the same namespace: label `kubernetes.io/service-name`. Empty if it belongs
+    /// to a ServiceImport alone.
     pub service: String,
+    /// Name of the ServiceImport it belongs to, in the same namespace: label `multicluster.kubernetes.io/service-name`.
+    pub import: Option<String>,
+    pub importer: Importer,
+    /// What its importer calls this cluster, if that is not `--cluster-name`.
+    pub misnamed: Option<String>,
     pub source: SourceCluster,
+    /// When it changed last, as far as its metadata tell: seconds since the epoch. For people; nothing acts on it.
+    pub changed: Option<i64>,
     /// `null` in a placeholder of Karmada's: then empty.
     pub ports: Vec<SlicePort>,
     /// `null` in a placeholder of Karmada's: then empty.

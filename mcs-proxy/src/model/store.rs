@@ -1,10 +1,17 @@
 use super::{
-    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, Settings, SettingsObject,
+    EndpointSlice, Limits, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport,
+    Settings, SettingsObject, SourceCluster, Surroundings, import_key,
+    imports::{Imports, Others},
+    misnaming::Misnaming,
+    quota::Quotas,
+    slices::{Slices, owners},
 };
 use crate::source::{Event, Object};
+use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    net::IpAddr,
 };
 
 /// The objects as the source last told them, Services whether or not they are served by us: an annotation may change
@@ -12,10 +19,10 @@ use std::{
 #[derive(Debug)]
 pub struct Model {
     services: BTreeMap<NamespacedName, Service>,
-    /// By the Service they belong to, then by name, in the order in which kube-proxy reads them.
-    slices: BTreeMap<NamespacedName, BTreeMap<String, EndpointSlice>>,
-    /// Name of the Service (of the same namespace) that a slice belongs to.
-    owners: BTreeMap<NamespacedName, String>,
+    slices: Slices,
+    imports: Imports,
+    /// By what importers call this cluster.
+    misnaming: Misnaming,
     /// Of objects that were read.
     flaws: BTreeMap<ObjectRef, Vec<Problem>>,
     /// Of objects and files that could not be read; what was last good of them is still in the maps above.
@@ -26,6 +33,12 @@ pub struct Model {
     settings_key: Option<NamespacedName>,
     /// Kinds of which no complete list has arrived yet.
     awaited: BTreeSet<ObjectKind>,
+    surroundings: Surroundings,
+    /// Addresses that became ClusterIPs, or ceased to be, with the event that is being taken in.
+    changed_vips: BTreeSet<IpAddr>,
+    quotas: Quotas,
+    /// Of slices of which not all is let in.
+    refused: BTreeMap<NamespacedName, Problem>,
 }
 
 impl Default for Model {
@@ -40,15 +53,33 @@ impl Model {
     pub fn awaiting(kinds: impl IntoIterator<Item = ObjectKind>) -> Self {
         Self {
             services: BTreeMap::new(),
-            slices: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            slices: Slices::default(),
+            imports: Imports::default(),
+            misnaming: Misnaming::default(),
             flaws: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             node: None,
             settings: Settings::default(),
             settings_key: None,
             awaited: kinds.into_iter().collect(),
+            surroundings: Surroundings::default(),
+            changed_vips: BTreeSet::new(),
+            quotas: Quotas::new(Limits::DEFAULT),
+            refused: BTreeMap::new(),
         }
+    }
+
+    /// The same, with other limits for what the other clusters may bring. Only for one that has taken nothing in yet.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.quotas = Quotas::new(limits);
+        self
+    }
+
+    /// The same, with the ranges that addresses of ServiceImports may be in (`--serviceimport-cidrs`).
+    #[must_use]
+    pub fn with_import_ranges(self, ranges: Vec<IpNet>) -> Self {
+        Self { imports: Imports::new(ranges), ..self }
     }
 
     /// Takes an event in and says which Services it may change. Empty if nothing changed.
@@ -65,6 +96,8 @@ impl Model {
                 self.unreadable.remove(&object);
             }
         }
+        self.admit_waiting(&mut affected);
+        self.affect_importers(&mut affected);
         affected
     }
 
@@ -86,30 +119,52 @@ impl Model {
         &self.settings
     }
 
+    /// What endpoints are held against.
+    #[must_use]
+    pub const fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
+    #[cfg(test)]
+    pub(super) const fn quotas_for_tests(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// A Service, with what a ServiceImport that it is derived from makes of it; or, by its [`import_key`], what a
+    /// ServiceImport has beside.
     #[must_use]
     pub fn service(&self, key: &NamespacedName) -> Option<&Service> {
-        self.services.get(key)
+        self.imports.effective().get(key).or_else(|| self.services.get(key))
     }
 
-    /// All Services, ours or not, by namespace and name.
+    /// All that [`Self::service`] finds, ours or not.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values()
+        let effective = self.imports.effective();
+        let plain = self.services.values().filter(|service| !effective.contains_key(&service.key));
+        plain.chain(effective.values())
     }
 
-    /// The slices of a Service, by name.
+    /// The slices of a Service, or of what a ServiceImport has beside, by name.
     pub fn slices_of(&self, service: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.slices.get(service).into_iter().flat_map(BTreeMap::values)
+        self.slices.of(service)
+    }
+
+    /// What importers call this cluster, if that is not `--cluster-name`.
+    pub fn misnamed(&self) -> Option<&str> {
+        self.misnaming.name()
     }
 
     /// All that is wrong with objects and files now, by object.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.unreadable.values().flatten().chain(self.flaws.values().flatten())
+        let told = self.unreadable.values().flatten().chain(self.flaws.values().flatten());
+        told.chain(self.refused.values()).chain(self.imports.problems()).chain(self.misnaming.problem())
     }
 
     fn put(&mut self, object: Object, affected: &mut BTreeSet<NamespacedName>) {
         match object {
             Object::Service(service) => self.put_service(service, affected),
             Object::EndpointSlice(slice) => self.put_slice(slice, affected),
+            Object::ServiceImport(import) => self.put_import(import, affected),
             Object::Node(node) => self.put_node(node, affected),
             Object::Settings(settings) => self.put_settings(settings, affected),
         }
@@ -123,32 +178,151 @@ impl Model {
             service.keep_last_good_of(previous);
         }
         if previous != Some(&service) {
-            self.services.insert(key.clone(), service);
-            affected.insert(key);
+            let before = previous.map(|previous| previous.cluster_ips.as_slice()).unwrap_or_default();
+            self.changed_vips.extend(self.surroundings.exchange_vips(before, &service.cluster_ips));
+            let ips = service.cluster_ips.clone();
+            let former = self.services.insert(key.clone(), service);
+            self.service_changed(&key, former, ips, affected);
+        }
+    }
+
+    fn put_import(&mut self, mut import: ServiceImport, affected: &mut BTreeSet<NamespacedName>) {
+        let key = import.key.clone();
+        self.note_flaws(ObjectKind::ServiceImport, &key, mem::take(&mut import.problems));
+        if let Some(previous) = self.imports.get(&key) {
+            import.service.keep_last_good_of(&previous.service);
+        }
+        self.change_import(&key, Some(import), affected);
+    }
+
+    fn change_import(
+        &mut self,
+        key: &NamespacedName,
+        import: Option<ServiceImport>,
+        affected: &mut BTreeSet<NamespacedName>,
+    ) {
+        let derived = |model: &Self| model.imports.derived_of(key);
+        let former = derived(self);
+        if !self.imports.put(key, import) {
+            return;
+        }
+        self.settle_imports([key.clone()], affected);
+        for service in former.union(&derived(self)) {
+            if self.imports.settle_service(service, self.services.get(service)) {
+                affected.insert(service.clone());
+            }
+        }
+    }
+
+    /// A Service is new, changed or gone; `ips` are those it has now.
+    fn service_changed(
+        &mut self,
+        key: &NamespacedName,
+        former: Option<Service>,
+        ips: Vec<IpAddr>,
+        affected: &mut BTreeSet<NamespacedName>,
+    ) {
+        affected.insert(key.clone());
+        if self.imports.is_empty() {
+            return;
+        }
+        self.imports.settle_service(key, self.services.get(key));
+        let former = former.into_iter().flat_map(|service| service.cluster_ips);
+        let mut imports = self.imports.with_ips(former.chain(ips));
+        imports.extend(self.imports.of_derived(key));
+        self.settle_imports(imports, affected);
+    }
+
+    fn settle_imports(
+        &mut self,
+        imports: impl IntoIterator<Item = NamespacedName>,
+        affected: &mut BTreeSet<NamespacedName>,
+    ) {
+        let Self { services, slices, node, .. } = self;
+        let others = Others { services, node: node.as_ref(), slices: slices.all() };
+        for import in imports {
+            let key = import_key(&import);
+            let ips = |imports: &Imports| {
+                imports.effective().get(&key).map(|own| own.cluster_ips.clone()).unwrap_or_default()
+            };
+            let before = ips(&self.imports);
+            if self.imports.settle_import(&import, &others) {
+                let changed = self.surroundings.exchange_vips(&before, &ips(&self.imports));
+                self.changed_vips.extend(changed);
+                affected.insert(key);
+            }
         }
     }
 
     fn put_slice(&mut self, mut slice: EndpointSlice, affected: &mut BTreeSet<NamespacedName>) {
         let key = slice.key.clone();
-        let service = NamespacedName::new(&*key.namespace, &*slice.service);
-        let former = self.owners.insert(key.clone(), slice.service.clone());
-        if let Some(former) = former.filter(|former| *former != slice.service) {
-            self.take_slice(NamespacedName::new(&*key.namespace, former), &key.name, affected);
-        }
         self.note_flaws(ObjectKind::EndpointSlice, &key, mem::take(&mut slice.problems));
-        let slices = self.slices.entry(service.clone()).or_default();
-        if slices.get(&key.name) != Some(&slice) {
-            slices.insert(key.name, slice);
-            affected.insert(service);
+        self.misnaming.note(&key, slice.misnamed.take());
+        self.admit(slice, affected);
+    }
+
+    /// Lets a slice in, as far as there is room for it.
+    fn admit(&mut self, mut slice: EndpointSlice, affected: &mut BTreeSet<NamespacedName>) {
+        let siblings = siblings(&self.slices, &slice);
+        let former = self.slices.get(&slice.key);
+        match self.quotas.admit(&mut slice, former, siblings, &self.settings) {
+            Some(problem) => self.refused.insert(slice.key.clone(), problem),
+            None => self.refused.remove(&slice.key),
+        };
+        let ips = self.imports.with_ips(slice.endpoints.iter().map(|endpoint| endpoint.address));
+        let former = self.slices.put(slice, affected);
+        self.slice_changed(former.as_deref(), ips, affected);
+    }
+
+    /// `imports`: those that have an address which the slice names now.
+    fn slice_changed(
+        &mut self,
+        former: Option<&EndpointSlice>,
+        mut imports: BTreeSet<NamespacedName>,
+        affected: &mut BTreeSet<NamespacedName>,
+    ) {
+        let named = former.into_iter().flat_map(|slice| &slice.endpoints).map(|endpoint| endpoint.address);
+        imports.extend(self.imports.with_ips(named));
+        self.settle_imports(imports, affected);
+    }
+
+    /// Room may have come for what waits.
+    fn admit_waiting(&mut self, affected: &mut BTreeSet<NamespacedName>) {
+        let present =
+            |slice: &EndpointSlice| self.slices.get(&slice.key).map_or(0, |known| known.endpoints.len());
+        let siblings = |slice: &EndpointSlice| siblings(&self.slices, slice);
+        for slice in self.quotas.take_fitting(&self.settings, siblings, present) {
+            self.admit(slice, affected);
         }
+    }
+
+    /// Imports that name an address that became a ClusterIP are refused from now on, and the other way round.
+    fn affect_importers(&mut self, affected: &mut BTreeSet<NamespacedName>) {
+        let changed = mem::take(&mut self.changed_vips);
+        // Before that everything is still to be judged.
+        if changed.is_empty() || !self.is_synced() {
+            return;
+        }
+        let names_one = |slice: &&EndpointSlice| {
+            slice.source != SourceCluster::Local
+                && slice.endpoints.iter().any(|endpoint| changed.contains(&endpoint.address))
+        };
+        affected.extend(self.slices.all().filter(names_one).flat_map(owners));
     }
 
     fn put_node(&mut self, mut node: Node, affected: &mut BTreeSet<NamespacedName>) {
         self.note_flaws(ObjectKind::Node, &node.key, mem::take(&mut node.problems));
         if self.node.as_ref() != Some(&node) {
+            self.surroundings.set_node(&node.addresses);
             self.node = Some(node);
-            self.affect_all(affected);
+            self.node_changed(affected);
         }
+    }
+
+    fn node_changed(&mut self, affected: &mut BTreeSet<NamespacedName>) {
+        let imports: Vec<_> = self.imports.keys().cloned().collect();
+        self.settle_imports(imports, affected);
+        self.affect_all(affected);
     }
 
     fn put_settings(&mut self, mut object: SettingsObject, affected: &mut BTreeSet<NamespacedName>) {
@@ -160,6 +334,7 @@ impl Model {
 
     fn change_settings(&mut self, settings: Settings, affected: &mut BTreeSet<NamespacedName>) {
         if self.settings != settings {
+            self.surroundings.set_ranges(&settings);
             self.settings = settings;
             self.affect_all(affected);
         }
@@ -167,24 +342,31 @@ impl Model {
 
     /// What every Service's endpoints are judged by has changed.
     fn affect_all(&self, affected: &mut BTreeSet<NamespacedName>) {
-        affected.extend(self.services.keys().cloned());
+        affected.extend(self.services().map(|service| service.key.clone()));
     }
 
     fn remove(&mut self, kind: ObjectKind, key: &NamespacedName, affected: &mut BTreeSet<NamespacedName>) {
         match kind {
             ObjectKind::Service => {
-                if self.services.remove(key).is_some() {
-                    affected.insert(key.clone());
+                if let Some(former) = self.services.remove(key) {
+                    self.changed_vips.extend(self.surroundings.exchange_vips(&former.cluster_ips, &[]));
+                    self.service_changed(key, Some(former), Vec::new(), affected);
                 }
             }
             ObjectKind::EndpointSlice => {
-                if let Some(service) = self.owners.remove(key) {
-                    self.take_slice(NamespacedName::new(&*key.namespace, service), &key.name, affected);
+                self.misnaming.note(key, None);
+                let former = self.slices.remove(key, affected);
+                if let Some(former) = &former {
+                    self.quotas.release(former);
+                    self.refused.remove(key);
                 }
+                self.slice_changed(former.as_deref(), BTreeSet::new(), affected);
             }
+            ObjectKind::ServiceImport => self.change_import(key, None, affected),
             ObjectKind::Node => {
                 if self.node.take_if(|node| node.key == *key).is_some() {
-                    self.affect_all(affected);
+                    self.surroundings.set_node(&[]);
+                    self.node_changed(affected);
                 }
             }
             ObjectKind::ConfigMap => {
@@ -200,7 +382,8 @@ impl Model {
     fn replace(&mut self, kind: ObjectKind, objects: Vec<Object>, affected: &mut BTreeSet<NamespacedName>) {
         let mut gone: BTreeSet<NamespacedName> = match kind {
             ObjectKind::Service => self.services.keys().cloned().collect(),
-            ObjectKind::EndpointSlice => self.owners.keys().cloned().collect(),
+            ObjectKind::EndpointSlice => self.slices.keys().cloned().collect(),
+            ObjectKind::ServiceImport => self.imports.keys().cloned().collect(),
             ObjectKind::Node => self.node.iter().map(|node| node.key.clone()).collect(),
             ObjectKind::ConfigMap => self.settings_key.iter().cloned().collect(),
             ObjectKind::File => return,
@@ -215,16 +398,6 @@ impl Model {
         self.awaited.remove(&kind);
     }
 
-    fn take_slice(&mut self, service: NamespacedName, slice: &str, affected: &mut BTreeSet<NamespacedName>) {
-        if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(slice);
-            if slices.is_empty() {
-                self.slices.remove(&service);
-            }
-            affected.insert(service);
-        }
-    }
-
     fn note_flaws(&mut self, kind: ObjectKind, key: &NamespacedName, problems: Vec<Problem>) {
         let object = ObjectRef { kind, namespace: key.namespace.clone(), name: key.name.clone() };
         if problems.is_empty() {
@@ -233,6 +406,15 @@ impl Model {
             self.flaws.insert(object, problems);
         }
     }
+}
+
+/// How many endpoints the other slices of the same owner, from the same cluster, have.
+fn siblings(slices: &Slices, slice: &EndpointSlice) -> usize {
+    let of_owner = |owner: NamespacedName| {
+        let others = slices.of(&owner).filter(|other| other.source == slice.source && other.key != slice.key);
+        others.map(|other| other.endpoints.len()).sum()
+    };
+    owners(slice).map(of_owner).max().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -163,3 +163,23 @@ fn a_change_of_our_node_affects_every_service_and_a_heartbeat_none() {
     assert_eq!(model.apply(Event::Replaced(ObjectKind::Node, vec![])), all);
     assert_eq!(model.node(), None);
 }
+
+#[test]
+fn an_address_that_becomes_a_clusterip_affects_those_who_import_it_and_so_does_its_end() {
+    let mut model = Model::default();
+    let services = vec![Object::Service(service("a", "10.13.0.1"))];
+    model.apply(Event::Replaced(ObjectKind::Service, services));
+    let slices = vec![
+        Object::EndpointSlice(slice("import", "a", "member1", &["10.13.0.2", "10.10.0.6"])),
+        Object::EndpointSlice(slice("local", "b", "local", &["10.13.0.2"])),
+    ];
+    model.apply(Event::Replaced(ObjectKind::EndpointSlice, slices));
+    for (what, event, affected) in [
+        ("it appears", put_service(service("c", "10.13.0.2")), vec!["a", "c"]),
+        ("another has it, too", put_service(service("d", "10.13.0.2")), vec!["d"]),
+        ("one gives it up", put_service(service("c", "10.13.0.3")), vec!["c"]),
+        ("it goes", Event::Deleted(ObjectKind::Service, key("d")), vec!["a", "d"]),
+    ] {
+        assert_eq!(model.apply(event), affected.into_iter().map(key).collect(), "{what}");
+    }
+}

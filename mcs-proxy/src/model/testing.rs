@@ -38,6 +38,10 @@ pub(crate) fn slice(name: &str, service: &str, cluster: &str, addresses: &[&str]
     EndpointSlice {
         key: key(name),
         service: service.to_owned(),
+        import: None,
+        changed: None,
+        importer: Importer::Kubernetes,
+        misnamed: None,
         source: match cluster {
             "local" => SourceCluster::Local,
             remote => SourceCluster::Remote(remote.to_owned()),

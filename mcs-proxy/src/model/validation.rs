@@ -1,5 +1,122 @@
+use super::{Settings, SourceCluster};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+/// Why an endpoint that a slice lists gets no traffic, whatever its conditions say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// No pod can have such an address; the range's name.
+    Range(&'static str),
+    /// Port 0.
+    NoPort,
+    /// An import that names this node.
+    NodeAddress,
+    /// An import that names a ClusterIP of this cluster: traffic would go round in circles, or to another Service.
+    Vip,
+    /// An import from outside the ranges that the settings declare for its cluster.
+    OutsideItsRanges,
+    /// An import from inside the ranges that the settings declare for this cluster.
+    InsideOurRanges,
+}
+
+impl fmt::Display for Refusal {
+    /// What the address is: `link-local`, `an address of this node`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Range(name) => name,
+            Self::NoPort => "without a port",
+            Self::NodeAddress => "an address of this node",
+            Self::Vip => "a ClusterIP of this cluster",
+            Self::OutsideItsRanges => "outside the cidrs that the settings declare for its cluster",
+            Self::InsideOurRanges => "inside the cidrs that the settings declare for this cluster",
+        })
+    }
+}
+
+/// What endpoints are held against, beyond the ranges that are wrong everywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Every ClusterIP of this cluster, and how many Services have it.
+    vips: BTreeMap<IpAddr, u32>,
+    /// Of the node that this daemon runs on.
+    node: Vec<IpAddr>,
+    /// Of the clusters that declare them.
+    ranges: BTreeMap<String, Vec<IpNet>>,
+}
+
+impl Surroundings {
+    /// Why an endpoint of a slice from `source` gets no traffic, or `None` if it may. `own_cluster`: this cluster's
+    /// name.
+    #[must_use]
+    pub fn refusal(&self, address: SocketAddr, source: &SourceCluster, own_cluster: &str) -> Option<Refusal> {
+        let ip = address.ip();
+        if let Some(range) = rejection(ip) {
+            return Some(Refusal::Range(range));
+        }
+        if address.port() == 0 {
+            return Some(Refusal::NoPort);
+        }
+        let cluster = match source {
+            // A pod on the host's network has the node's address.
+            SourceCluster::Local => return None,
+            SourceCluster::Remote(name) => Some(name.as_str()),
+            SourceCluster::Unknown => None,
+        };
+        let holds = |ranges: &Vec<IpNet>| ranges.iter().any(|range| range.contains(&ip));
+        let ranges_of = |name: &str| self.ranges.get(name).filter(|ranges| !ranges.is_empty());
+        if self.node.contains(&ip) {
+            Some(Refusal::NodeAddress)
+        } else if self.vips.contains_key(&ip) {
+            Some(Refusal::Vip)
+        } else if ranges_of(own_cluster).is_some_and(holds) {
+            Some(Refusal::InsideOurRanges)
+        } else if cluster.and_then(ranges_of).is_some_and(|ranges| !holds(ranges)) {
+            Some(Refusal::OutsideItsRanges)
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn set_node(&mut self, addresses: &[IpAddr]) {
+        addresses.clone_into(&mut self.node);
+    }
+
+    pub(super) fn set_ranges(&mut self, settings: &Settings) {
+        self.ranges = settings
+            .clusters
+            .iter()
+            .filter(|(_, cluster)| !cluster.cidrs.is_empty())
+            .map(|(name, cluster)| (name.clone(), cluster.cidrs.clone()))
+            .collect();
+    }
+
+    /// Puts a Service's ClusterIPs in the place of its `former` ones; returns those that are a ClusterIP only now,
+    /// or no longer.
+    pub(super) fn exchange_vips(&mut self, former: &[IpAddr], now: &[IpAddr]) -> Vec<IpAddr> {
+        let mut changed = Vec::new();
+        for vip in now.iter().filter(|vip| !former.contains(vip)) {
+            let users = self.vips.entry(*vip).or_default();
+            *users += 1;
+            if *users == 1 {
+                changed.push(*vip);
+            }
+        }
+        for vip in former.iter().filter(|vip| !now.contains(vip)) {
+            if let Some(users) = self.vips.get_mut(vip) {
+                *users -= 1;
+                if *users == 0 {
+                    self.vips.remove(vip);
+                    changed.push(*vip);
+                }
+            }
+        }
+        changed
+    }
+}
 
 /// Ranges that no pod and no VIP can be in, with the name of each. Whoever can write a slice could otherwise lead a
 /// Service's clients to the node itself or to the cloud's metadata service (CVE-2021-25737).
@@ -37,7 +154,63 @@ const fn v6(address: Ipv6Addr, prefix: u8) -> IpNet {
 
 #[cfg(test)]
 mod tests {
-    use super::rejection;
+    use super::{Refusal, Surroundings, rejection};
+    use crate::model::{ClusterSettings, Settings, SourceCluster};
+    use std::net::IpAddr;
+
+    const NODE: &str = "192.0.2.12";
+    const VIP: &str = "10.13.181.116";
+
+    fn surroundings() -> Surroundings {
+        let cluster =
+            |cidr: &str| ClusterSettings { cidrs: vec![cidr.parse().unwrap()], ..Default::default() };
+        let mut surroundings = Surroundings::default();
+        surroundings.set_node(&[NODE.parse().unwrap()]);
+        surroundings.exchange_vips(&[], &[VIP.parse().unwrap()]);
+        surroundings.set_ranges(&Settings {
+            clusters: [("member1", cluster("10.10.0.0/16")), ("member2", cluster("10.12.0.0/16"))]
+                .map(|(name, cluster)| (name.to_owned(), cluster))
+                .into(),
+            ..Default::default()
+        });
+        surroundings
+    }
+
+    #[test]
+    fn an_import_names_neither_our_node_nor_our_services_nor_our_pods_nor_what_its_cluster_does_not_own() {
+        use Refusal::{InsideOurRanges, NoPort, NodeAddress, OutsideItsRanges, Range, Vip};
+        let remote = |name: &str| SourceCluster::Remote(name.into());
+        for (address, source, expected) in [
+            ("10.10.0.6:80", remote("member1"), None),
+            ("10.14.0.6:80", remote("member1"), Some(OutsideItsRanges)),
+            ("10.14.0.6:80", remote("member3"), None),
+            ("10.14.0.6:80", SourceCluster::Unknown, None),
+            ("10.12.0.6:80", remote("member3"), Some(InsideOurRanges)),
+            ("10.12.0.6:80", SourceCluster::Unknown, Some(InsideOurRanges)),
+            ("10.12.0.6:80", SourceCluster::Local, None),
+            ("192.0.2.12:80", remote("member1"), Some(NodeAddress)),
+            ("192.0.2.12:80", SourceCluster::Local, None),
+            ("10.13.181.116:80", remote("member1"), Some(Vip)),
+            ("10.13.181.116:80", SourceCluster::Unknown, Some(Vip)),
+            ("10.10.0.6:0", remote("member1"), Some(NoPort)),
+            ("169.254.169.254:80", SourceCluster::Local, Some(Range("link-local"))),
+            ("[fd00:ec2::254]:80", SourceCluster::Local, Some(Range("a cloud's metadata service"))),
+        ] {
+            let refusal = surroundings().refusal(address.parse().unwrap(), &source, "member2");
+            assert_eq!(refusal, expected, "{address} of {source}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_clusterip_for_as_long_as_any_service_has_it() {
+        let [a, b] = ["10.13.0.1", "10.13.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let mut surroundings = Surroundings::default();
+        assert_eq!(surroundings.exchange_vips(&[], &[a]), [a]);
+        assert_eq!(surroundings.exchange_vips(&[], &[a]), <[IpAddr; 0]>::default(), "another Service's");
+        assert_eq!(surroundings.exchange_vips(&[a], &[b]), [b]);
+        assert_eq!(surroundings.exchange_vips(&[a], &[]), [a]);
+        assert!(surroundings.vips.contains_key(&b) && !surroundings.vips.contains_key(&a));
+    }
 
     #[test]
     fn addresses_that_no_pod_can_have_are_rejected_with_their_reason() {

@@ -12,7 +12,8 @@ pub(crate) use scope::testing as testing_scope;
 pub use spec::{SourceSpec, UnknownSource};
 
 use crate::model::{
-    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, SettingsObject,
+    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport,
+    SettingsObject,
 };
 use tokio::sync::mpsc;
 
@@ -57,8 +58,13 @@ pub enum SourceError {
 }
 
 /// What every source tells of, each with a complete list at first, if an empty one.
-pub const KINDS: [ObjectKind; 4] =
-    [ObjectKind::Service, ObjectKind::EndpointSlice, ObjectKind::Node, ObjectKind::ConfigMap];
+pub const KINDS: [ObjectKind; 5] = [
+    ObjectKind::Service,
+    ObjectKind::EndpointSlice,
+    ObjectKind::ServiceImport,
+    ObjectKind::Node,
+    ObjectKind::ConfigMap,
+];
 
 /// What a source tells the daemon's writer, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +86,7 @@ pub enum Event {
 pub enum Object {
     Service(Service),
     EndpointSlice(EndpointSlice),
+    ServiceImport(ServiceImport),
     Node(Node),
     Settings(SettingsObject),
 }
@@ -90,6 +97,7 @@ impl Object {
         match self {
             Self::Service(_) => ObjectKind::Service,
             Self::EndpointSlice(_) => ObjectKind::EndpointSlice,
+            Self::ServiceImport(_) => ObjectKind::ServiceImport,
             Self::Node(_) => ObjectKind::Node,
             Self::Settings(_) => ObjectKind::ConfigMap,
         }
@@ -100,6 +108,7 @@ impl Object {
         match self {
             Self::Service(service) => &service.key,
             Self::EndpointSlice(slice) => &slice.key,
+            Self::ServiceImport(import) => &import.key,
             Self::Node(node) => &node.key,
             Self::Settings(settings) => &settings.key,
         }
@@ -110,6 +119,7 @@ impl Object {
         match self {
             Self::Service(service) => &service.problems,
             Self::EndpointSlice(slice) => &slice.problems,
+            Self::ServiceImport(import) => &import.problems,
             Self::Node(node) => &node.problems,
             Self::Settings(settings) => &settings.problems,
         }
@@ -119,6 +129,7 @@ impl Object {
         match self {
             Self::Service(service) => &mut service.problems,
             Self::EndpointSlice(slice) => &mut slice.problems,
+            Self::ServiceImport(import) => &mut import.problems,
             Self::Node(node) => &mut node.problems,
             Self::Settings(settings) => &mut settings.problems,
         }

@@ -4,17 +4,24 @@ use super::{Backend, CapacityError, Entry, Extent, Fill, Table, Target};
 use crate::{
     dataplane::{Operation, Transaction, service_key},
     desired::{Frontend, FrontendKey},
+    model::rejection,
 };
 use mcs_proxy_ebpf::abi::{
     Address, Algorithm, BackendState, Direction, Element, Header, Liveness, Port, ServiceKey, Slot,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 /// What to do, and what can't be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub transaction: Transaction,
     pub rejected: Vec<Rejected>,
+    /// Addresses that were left out, as no pod can have them. What decides about endpoints has refused such long
+    /// before; that one is here means that it erred.
+    pub refused: BTreeSet<SocketAddr>,
 }
 
 /// A frontend that did not fit. If it was there before, it goes on as it was.
@@ -34,8 +41,11 @@ impl Table {
         upserts: &BTreeMap<FrontendKey, Frontend>,
         removals: &BTreeSet<FrontendKey>,
     ) -> Plan {
-        let wanted: BTreeMap<ServiceKey, (&FrontendKey, Wanted)> =
-            upserts.iter().map(|(key, frontend)| (service_key(key), (key, Wanted::new(frontend)))).collect();
+        let mut refused = BTreeSet::new();
+        let wanted: BTreeMap<ServiceKey, (&FrontendKey, Wanted)> = upserts
+            .iter()
+            .map(|(key, frontend)| (service_key(key), (key, Wanted::new(frontend, &mut refused))))
+            .collect();
         let removals = removals.iter().map(service_key).filter(|key| !wanted.contains_key(key)).collect();
         let mut planner = Planner { table: self, transaction: Transaction::new(), removals };
         planner.table.settle_strays(&mut planner.transaction);
@@ -46,7 +56,7 @@ impl Table {
             }
         }
         planner.remove_all();
-        Plan { transaction: planner.transaction, rejected }
+        Plan { transaction: planner.transaction, rejected, refused }
     }
 }
 
@@ -61,12 +71,18 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(frontend: &Frontend) -> Self {
-        let target =
-            |address: &std::net::SocketAddr| (Address::from(address.ip()), Port::new(address.port()));
-        let slots: Vec<Target> = frontend.slots.iter().map(target).collect();
+    fn new(frontend: &Frontend, refused: &mut BTreeSet<SocketAddr>) -> Self {
+        let mut target = |address: &SocketAddr| {
+            if rejection(address.ip()).is_some() || address.port() == 0 {
+                refused.insert(*address);
+                return None;
+            }
+            Some((Address::from(address.ip()), Port::new(address.port())))
+        };
+        let slots: Vec<Target> = frontend.slots.iter().filter_map(&mut target).collect();
         let live: BTreeSet<Target> = slots.iter().copied().collect();
-        let serving = frontend.serving.iter().map(target).filter(|target| !live.contains(target)).collect();
+        let serving = frontend.serving.iter().filter_map(target);
+        let serving = serving.filter(|target| !live.contains(target)).collect();
         let &Frontend { algorithm, affinity_seconds, .. } = frontend;
         Self { algorithm, affinity_seconds, slots, live, serving }
     }

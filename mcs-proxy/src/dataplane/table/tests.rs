@@ -113,6 +113,22 @@ fn has_grace(transaction: &Transaction) -> bool {
 }
 
 #[test]
+fn an_address_that_no_pod_can_have_never_enters_the_maps_and_keeps_no_other_out() {
+    let mut pair = Pair::new();
+    let mut all = desired(&[(1, &[1, 2], &[3])]);
+    let (metadata, no_port) = ("169.254.169.254:80".parse().unwrap(), "10.10.0.9:0".parse().unwrap());
+    let frontend = all.get_mut(&key(1)).unwrap();
+    frontend.slots.insert(1, metadata);
+    frontend.serving.push(no_port);
+    let plan = pair.table.sync(&all);
+    assert_eq!(plan.refused, BTreeSet::from([metadata, no_port]));
+    pair.maps.run(&plan.transaction).unwrap();
+    let mut others = Pair::new();
+    others.sync(&[(1, &[1, 2], &[3])]);
+    assert_eq!(pair.view(1), others.view(1));
+}
+
+#[test]
 fn what_is_already_so_costs_nothing() {
     let mut pair = Pair::new();
     assert!(!pair.sync(&[(1, &[1, 2], &[]), (2, &[], &[])]).transaction.is_empty());

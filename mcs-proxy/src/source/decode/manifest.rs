@@ -1,4 +1,4 @@
-use super::{node, report::shown, service, settings, slice};
+use super::{node, report::shown, service, service_import, settings, slice};
 use crate::{
     model::{NamespacedName, ObjectKind, ObjectRef, Problem},
     source::Object,
@@ -73,6 +73,7 @@ fn collect(
     let (kind, valid_version) = match kind.as_str() {
         "Service" => (ObjectKind::Service, "v1"),
         "EndpointSlice" => (ObjectKind::EndpointSlice, "discovery.k8s.io/v1"),
+        "ServiceImport" => (ObjectKind::ServiceImport, "multicluster.x-k8s.io/v1beta1"),
         "Node" => (ObjectKind::Node, "v1"),
         "ConfigMap" => (ObjectKind::ConfigMap, "v1"),
         _ => return,
@@ -89,13 +90,17 @@ fn collect(
     let namespace = metadata.and_then(|metadata| metadata.get("namespace")).and_then(Value::as_str);
     let namespace = if kind == ObjectKind::Node { "" } else { namespace.unwrap_or("default") };
     let key = NamespacedName::new(namespace, name);
-    if version.is_some_and(|version| version != valid_version) {
+    let older = (kind == ObjectKind::ServiceImport).then_some("multicluster.x-k8s.io/v1alpha1");
+    if version.is_some_and(|version| version != valid_version && Some(version) != older) {
         let message = format!("`{}` is not read", shown(version.unwrap_or_default()));
         found.push(unreadable(kind, key, "apiVersion".into(), message, &format!("write {valid_version}")));
         return;
     }
     let decoded = match kind {
         ObjectKind::Service => typed(document).map(|object| Some(Object::Service(service(&object)))),
+        ObjectKind::ServiceImport => {
+            typed(document).map(|object| service_import(&object).map(Object::ServiceImport))
+        }
         ObjectKind::Node => typed(document).map(|object| Some(Object::Node(node(&object)))),
         ObjectKind::ConfigMap => typed(document).map(|object| Some(Object::Settings(settings(&object)))),
         ObjectKind::EndpointSlice | ObjectKind::File => {

@@ -8,12 +8,14 @@ mod manifest;
 mod node;
 mod report;
 mod service;
+mod service_import;
 mod settings;
 mod slice;
 
 pub use manifest::{Manifest, manifests};
 pub use node::node;
 pub use service::service;
+pub use service_import::{ServiceImportObject, service_import};
 pub use settings::settings;
 pub use slice::slice;
 

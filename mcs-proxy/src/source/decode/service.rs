@@ -31,16 +31,18 @@ const MOST_AFFINITY_SECONDS: u32 = 86_400;
 /// Decodes a Service; what makes no sense is left out and told of in its `problems`.
 #[must_use]
 pub fn service(object: &api::Service) -> Service {
+    decode(ObjectKind::Service, object)
+}
+
+/// As [`service`], of an object of another kind in the form of one.
+pub(super) fn decode(kind: ObjectKind, object: &api::Service) -> Service {
     let metadata = &object.metadata;
     let key = NamespacedName::new(
         metadata.namespace.as_deref().unwrap_or("default"),
         metadata.name.as_deref().unwrap_or_default(),
     );
-    let mut report = Report::new(ObjectRef {
-        kind: ObjectKind::Service,
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-    });
+    let mut report =
+        Report::new(ObjectRef { kind, namespace: key.namespace.clone(), name: key.name.clone() });
     let empty = BTreeMap::new();
     let annotations = metadata.annotations.as_ref().unwrap_or(&empty);
     let labels = metadata.labels.as_ref().unwrap_or(&empty);

@@ -3,26 +3,32 @@ use super::{
     service::{HEADLESS, protocol},
 };
 use crate::model::{
-    Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, SliceMetadata, SlicePort,
-    source_cluster,
+    Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, Origin, SliceMetadata, SlicePort,
+    is_passed_over, origin, own_name_told,
 };
 use k8s_openapi::api::discovery::v1 as api;
 use std::{collections::BTreeMap, net::IpAddr};
 
+/// Of the EndpointSlice controller: when the Service or a pod changed.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// KEP-1645: the ServiceImport it belongs to.
+const IMPORT_NAME: &str = "multicluster.kubernetes.io/service-name";
 
 /// Decodes an EndpointSlice as kube-proxy reads it, nil defaults included; what makes no sense is left out and told
 /// of in its `problems`. `cluster_name` is this cluster's.
 ///
 /// `None` for what kube-proxy passes over as well: slices of FQDNs, those of headless Services (by
-/// the label `service.kubernetes.io/headless`), and those that belong to no Service.
+/// the label `service.kubernetes.io/headless`), and those that belong neither to a Service nor to a ServiceImport; and
+/// for what an importer has not yet brought to its place.
 #[must_use]
 pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<EndpointSlice> {
     let metadata = &object.metadata;
     let empty = BTreeMap::new();
     let labels = metadata.labels.as_ref().unwrap_or(&empty);
-    let service = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
-    if object.address_type == "FQDN" || labels.contains_key(HEADLESS) {
+    let named = |label| labels.get(label).filter(|name: &&String| !name.is_empty());
+    let (service, import) = (named(SERVICE_NAME), named(IMPORT_NAME));
+    if object.address_type == "FQDN" || labels.contains_key(HEADLESS) || service.or(import).is_none() {
         return None;
     }
     let key = NamespacedName::new(
@@ -35,14 +41,35 @@ pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<Endpoint
         name: key.name.clone(),
     });
     let annotations = metadata.annotations.as_ref().unwrap_or(&empty);
+    let metadata = SliceMetadata { namespace: &key.namespace, name: &key.name, labels, annotations };
+    if is_passed_over(&metadata) {
+        return None;
+    }
+    let Origin { importer, source } = origin(&metadata, cluster_name);
     Some(EndpointSlice {
-        service: service.clone(),
-        source: source_cluster(&SliceMetadata { name: &key.name, labels, annotations }, cluster_name),
+        service: service.cloned().unwrap_or_default(),
+        import: import.cloned(),
+        importer,
+        source,
+        misnamed: own_name_told(&metadata).filter(|name| *name != cluster_name).map(str::to_owned),
         ports: ports(object, &mut report),
         endpoints: endpoints(object, &mut report),
+        changed: changed(object),
         key,
         problems: report.finish(),
     })
+}
+
+/// The latest of what the API server and the controller have noted. Importers do not hand all of it on.
+fn changed(object: &api::EndpointSlice) -> Option<i64> {
+    let metadata = &object.metadata;
+    let managed = metadata.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref());
+    let created = metadata.creation_timestamp.as_ref();
+    let noted = metadata.annotations.as_ref().and_then(|annotations| annotations.get(LAST_CHANGE));
+    let noted = noted.and_then(|time| humantime::parse_rfc3339(time).ok());
+    let noted = noted.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    let seconds = managed.chain(created).map(|time| time.0.as_second());
+    seconds.chain(noted.and_then(|age| i64::try_from(age.as_secs()).ok())).max()
 }
 
 fn ports(object: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {

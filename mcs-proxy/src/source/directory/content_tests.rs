@@ -16,7 +16,9 @@ fn files(contents: &[(&str, &str)]) -> Files {
 fn short(events: Vec<Event>) -> Vec<String> {
     let object = |object: &Object| match object {
         Object::Service(service) => format!("{} {}", service.key.name, service.cluster_ips[0]),
-        Object::EndpointSlice(_) | Object::Node(_) | Object::Settings(_) => object.key().name.clone(),
+        Object::EndpointSlice(_) | Object::ServiceImport(_) | Object::Node(_) | Object::Settings(_) => {
+            object.key().name.clone()
+        }
     };
     let line = |event| match event {
         Event::Applied(applied) => format!("+ {}", object(&applied)),

@@ -61,6 +61,15 @@ pub async fn run(path: &Path, scope: &Scope, events: mpsc::Sender<Event>) -> Res
     }
 }
 
+/// What [`run`] would tell first, without a watch.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn read(path: &Path, scope: &Scope) -> Result<Vec<Event>, DirectoryError> {
+    let files = read_files(path).map_err(|source| unreadable(path, source))?;
+    Ok(Content::new(scope).start(files))
+}
+
 /// Says whether the directory can be read, more clearly than a watch does.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 use super::health::Health;
 use crate::{
-    model::NamespacedName,
+    model::{NamespacedName, ObjectKind, ObjectRef, Problem},
     source::{Event, Object},
 };
 use futures::StreamExt;
@@ -9,24 +9,52 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, pin::pin};
+use std::{collections::BTreeSet, fmt::Debug, pin::pin};
 use tokio::{sync::mpsc, time::Instant};
+use tracing::debug;
 
-/// Lists and watches one kind until nobody listens any more.
+/// What an object of the API server's turned out to be.
+pub(super) enum Decoded {
+    Object(Object),
+    /// It does not concern us, or not any longer.
+    Nothing,
+    /// It is not as its kind should be: what was last good of it stays.
+    Unreadable(Problem),
+}
+
+impl From<Option<Object>> for Decoded {
+    fn from(object: Option<Object>) -> Self {
+        object.map_or(Self::Nothing, Self::Object)
+    }
+}
+
+/// Why [`follow`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    NobodyListens,
+    /// The API server does not know the kind.
+    NoSuchKind,
+}
+
+/// Lists and watches one kind until nobody listens any more, or the kind is gone.
 ///
 /// The watcher resumes a watch that breaks where it was, and lists anew only when the API server no longer knows that
-/// version (410). The objects of a list are told as a whole, so that no half of it is ever taken for all.
+/// version (410); each new attempt after a failure waits, ever longer and with jitter. The objects of a list are told
+/// as a whole, so that no half of it is ever taken for all.
 pub(super) async fn follow<K>(
     api: Api<K>,
-    decode: impl Fn(&K) -> Option<Object>,
-    mut health: Health,
+    config: watcher::Config,
+    decode: impl Fn(&K) -> Decoded,
+    health: &mut Health,
     events: &mpsc::Sender<Event>,
-) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+) -> End
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let kind = health.kind();
-    let mut stream = pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut stream = pin!(watcher(api, config).default_backoff());
     let mut listed = Vec::new();
+    let mut unreadable = Unreadable::default();
     loop {
         let item = tokio::select! {
             item = stream.next() => item,
@@ -35,8 +63,11 @@ pub(super) async fn follow<K>(
                 continue;
             }
         };
-        let event = match item {
-            None => return,
+        let told = match item {
+            None => return End::NobodyListens,
+            Some(Err(error)) if Health::is_absence(&error) && kind == ObjectKind::ServiceImport => {
+                return End::NoSuchKind;
+            }
             Some(Err(error)) => {
                 health.failed(&error, Instant::now());
                 continue;
@@ -46,23 +77,65 @@ pub(super) async fn follow<K>(
                 continue;
             }
             Some(Ok(watcher::Event::InitApply(object))) => {
-                listed.extend(decode(&object));
+                listed.push(decode(&object));
                 continue;
             }
-            Some(Ok(watcher::Event::InitDone)) => Event::Replaced(kind, std::mem::take(&mut listed)),
-            // What does not concern us (any longer) is gone.
-            Some(Ok(watcher::Event::Apply(object))) => {
-                decode(&object).map_or_else(|| Event::Deleted(kind, key(&object)), Event::Applied)
+            Some(Ok(watcher::Event::InitDone)) => unreadable.list(kind, std::mem::take(&mut listed)),
+            Some(Ok(watcher::Event::Apply(object))) => unreadable.change(kind, key(&object), decode(&object)),
+            Some(Ok(watcher::Event::Delete(object))) => {
+                unreadable.change(kind, key(&object), Decoded::Nothing)
             }
-            Some(Ok(watcher::Event::Delete(object))) => Event::Deleted(kind, key(&object)),
         };
         health.answered();
-        if events.send(event).await.is_err() {
-            return;
+        // With this line and the one about what was programmed, anyone can tell the API server's delay from ours.
+        debug!(kind = %kind, "told");
+        for event in told {
+            if events.send(event).await.is_err() {
+                return End::NobodyListens;
+            }
         }
     }
 }
 
 fn key<K: Resource>(object: &K) -> NamespacedName {
     NamespacedName::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Objects that were told of as unreadable.
+#[derive(Default)]
+struct Unreadable(BTreeSet<ObjectRef>);
+
+impl Unreadable {
+    fn list(&mut self, kind: ObjectKind, listed: Vec<Decoded>) -> Vec<Event> {
+        let (mut objects, mut problems) = (Vec::new(), Vec::new());
+        for decoded in listed {
+            match decoded {
+                Decoded::Object(object) => objects.push(object),
+                Decoded::Nothing => {}
+                Decoded::Unreadable(problem) => problems.push(problem),
+            }
+        }
+        let mut events: Vec<_> = std::mem::take(&mut self.0).into_iter().map(Event::Mended).collect();
+        events.push(Event::Replaced(kind, objects));
+        for problem in problems {
+            self.0.insert(problem.object.clone());
+            events.push(Event::Problem(problem));
+        }
+        events
+    }
+
+    fn change(&mut self, kind: ObjectKind, key: NamespacedName, decoded: Decoded) -> Vec<Event> {
+        let object = ObjectRef { kind, namespace: key.namespace.clone(), name: key.name.clone() };
+        let mut events: Vec<_> = self.0.take(&object).into_iter().map(Event::Mended).collect();
+        events.push(match decoded {
+            Decoded::Object(object) => Event::Applied(object),
+            // What does not concern us (any longer) is gone.
+            Decoded::Nothing => Event::Deleted(kind, key),
+            Decoded::Unreadable(problem) => {
+                self.0.insert(object);
+                Event::Problem(problem)
+            }
+        });
+        events
+    }
 }

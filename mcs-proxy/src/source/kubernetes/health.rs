@@ -31,6 +31,11 @@ impl Health {
         self.kind
     }
 
+    /// Whether the API server does not serve the kind.
+    pub(super) fn is_absence(error: &watcher::Error) -> bool {
+        status(error).is_some_and(|status| status.code == 404)
+    }
+
     /// Returns when it is time to say that nothing has come yet; never, if something has or it was said.
     pub(super) async fn patience(&self) {
         if self.ever_answered || self.told.is_some() {
@@ -66,7 +71,10 @@ impl Health {
             return;
         }
         let meanwhile = if self.ever_answered { "what was last known stays" } else { "nothing is known yet" };
-        warn!("{kind}s: the API server at {server}: {said}; {}; {meanwhile}, trying again", advice(error));
+        warn!(
+            "{kind}s: the API server at {server}: {said}; {}; {meanwhile}, trying again",
+            advice(*kind, error)
+        );
         self.told = Some((said, now));
     }
 
@@ -101,13 +109,29 @@ fn status(error: &watcher::Error) -> Option<&kube::core::Status> {
 }
 
 /// What to look at.
-fn advice(error: &watcher::Error) -> &'static str {
+fn advice(kind: ObjectKind, error: &watcher::Error) -> &'static str {
     match status(error).map(|status| status.code) {
         Some(401) => "see whether the credentials in use are valid",
-        Some(403) => "grant get, list and watch on services and endpointslices.discovery.k8s.io",
+        Some(403) => rights(kind),
         Some(_) => "see the API server's log",
         None => {
             "see whether it is up and can be reached from here, and whether address and certificates are right"
+        }
+    }
+}
+
+const fn rights(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Service => "grant get, list and watch on services (see deploy/base)",
+        ObjectKind::EndpointSlice => {
+            "grant get, list and watch on endpointslices.discovery.k8s.io (see deploy/base)"
+        }
+        ObjectKind::ServiceImport => {
+            "grant get, list and watch on serviceimports.multicluster.x-k8s.io (see deploy/base)"
+        }
+        ObjectKind::Node => "grant get, list and watch on nodes (see deploy/base)",
+        ObjectKind::ConfigMap | ObjectKind::File => {
+            "grant get, list and watch on the ConfigMap that --settings names (see deploy/base)"
         }
     }
 }
@@ -123,11 +147,11 @@ mod tests {
             let status = Status { code, ..Status::failure("no", "Forbidden") };
             watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
         };
-        assert!(advice(&refused(403)).contains("grant get, list and watch"));
-        assert!(advice(&refused(401)).contains("credentials"));
+        assert!(advice(ObjectKind::Node, &refused(403)).contains("grant get, list and watch on nodes"));
+        assert!(advice(ObjectKind::Node, &refused(401)).contains("credentials"));
         let broken = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         let broken = watcher::Error::WatchFailed(kube::Error::ReadEvents(broken));
-        assert!(advice(&broken).contains("reached from here"));
+        assert!(advice(ObjectKind::Node, &broken).contains("reached from here"));
         assert!(with_causes(&broken).contains("connection reset"), "{}", with_causes(&broken));
         assert!(!is_expiry(&broken) && is_expiry(&refused(410)));
     }

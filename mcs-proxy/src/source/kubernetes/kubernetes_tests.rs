@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// An API server that answers each request for Services with the next line of a script, and holds back an answer when
-/// the script is at its end. It has no EndpointSlices.
+/// the script is at its end. Of the other kinds it has no objects, and ServiceImports it does not know.
 struct ApiServer {
     kubeconfig: PathBuf,
     task: JoinHandle<()>,
@@ -71,11 +71,19 @@ async fn answer(mut stream: TcpStream, script: Script) {
         }
     }
     let head = String::from_utf8(head).unwrap();
-    let (status, body) = if head.contains("/endpointslices") {
+    let empty = |kind| (200, list(kind, "", &[]));
+    let others = [
+        ("/multicluster.x-k8s.io", (404, status(404, "NotFound"))),
+        ("/endpointslices", empty("EndpointSliceList")),
+        ("/nodes?", empty("NodeList")),
+        ("/namespaces/mcs-proxy/configmaps?", empty("ConfigMapList")),
+    ];
+    let other = others.into_iter().find(|(path, _)| head.contains(path));
+    let (status, body) = if let Some((_, answer)) = other {
         if head.contains("watch=true") {
             return std::future::pending().await;
         }
-        (200, list("EndpointSliceList", "discovery.k8s.io/v1", &[]))
+        answer
     } else {
         let next = script.lock().unwrap().pop_front();
         let Some(next) = next else { return std::future::pending().await };
@@ -122,7 +130,7 @@ fn status(code: u16, reason: &str) -> String {
     )
 }
 
-/// What happens to Services, in short; an empty list of slices goes unmentioned.
+/// What happens to Services, in short; empty lists of other kinds go unmentioned.
 async fn follow_services(server: &ApiServer, count: usize) -> Vec<String> {
     let (sender, mut events) = mpsc::channel(4);
     let locations = server.locations();
@@ -139,7 +147,7 @@ async fn follow_services(server: &ApiServer, count: usize) -> Vec<String> {
                 let names: Vec<_> = list.iter().map(|object| object.key().name.as_str()).collect();
                 format!("= {}", names.join(" "))
             }
-            Event::Replaced(ObjectKind::EndpointSlice, _) => continue,
+            Event::Replaced(_, list) if list.is_empty() => continue,
             other => panic!("{other:?}"),
         });
     }

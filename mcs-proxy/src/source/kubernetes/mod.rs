@@ -1,24 +1,33 @@
-//! `--source kubernetes`: Services and EndpointSlices of all namespaces, watched at an API server.
+//! `--source kubernetes`: the objects of all namespaces, watched at an API server.
 //!
-//! Rights needed: get, list and watch on `services` and `endpointslices.discovery.k8s.io`. Objects become the
-//! model's at once, so that what the model leaves out (managed fields, selectors, target references) is not kept.
+//! Rights needed: get, list and watch on `services`, `endpointslices.discovery.k8s.io`,
+//! `serviceimports.multicluster.x-k8s.io` and `nodes`, and on the one ConfigMap of `--settings`. Of Nodes and ConfigMaps
+//! only the one is asked for, by a field selector. Objects become the model's at once, so that what the model leaves out
+//! (managed fields, selectors, target references) is not kept.
 
 mod connect;
 mod follow;
 mod health;
+mod imports;
 
 pub use connect::{KubernetesError, Locations};
 
 use super::{Object, Scope, decode};
-use crate::{model::ObjectKind, source::Event};
-use follow::follow;
+use crate::{
+    model::{NamespacedName, ObjectKind},
+    source::Event,
+};
+use follow::{Decoded, follow};
 use health::Health;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use kube::Api;
+use imports::follow_imports;
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Node, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{Api, Client, runtime::watcher};
 use tokio::sync::mpsc;
 
-/// Sends both kinds as complete lists, then every change, until the receiver is dropped. `scope` says
-/// where we are.
+/// Sends every kind as a complete list, then every change, until the receiver is dropped. `scope` says where we are.
 ///
 /// An API server that does not answer is no error: it is asked again, for ever, at growing intervals with jitter, and
 /// the log says so.
@@ -31,23 +40,58 @@ pub async fn run(
     events: mpsc::Sender<Event>,
 ) -> Result<(), KubernetesError> {
     let (client, server) = connect::client(locations).await?;
-    let services = follow(
-        Api::<Service>::all(client.clone()),
-        |service| Some(Object::Service(decode::service(service))),
-        Health::new(ObjectKind::Service, &server),
-        &events,
-    );
-    let slices = follow(
-        Api::<EndpointSlice>::all(client),
-        |slice| decode::slice(slice, &scope.cluster_name).map(Object::EndpointSlice),
-        Health::new(ObjectKind::EndpointSlice, &server),
+    let health = |kind| Health::new(kind, &server);
+    let services = async {
+        let decode = |service: &Service| Decoded::Object(Object::Service(decode::service(service)));
+        let api = Api::all(client.clone());
+        follow(api, watcher::Config::default(), decode, &mut health(ObjectKind::Service), &events).await
+    };
+    let slices = async {
+        let decode = |slice: &EndpointSlice| {
+            decode::slice(slice, &scope.cluster_name).map(Object::EndpointSlice).into()
+        };
+        let api = Api::all(client.clone());
+        follow(api, watcher::Config::default(), decode, &mut health(ObjectKind::EndpointSlice), &events).await
+    };
+    let node = async {
+        let decode = |node: &Node| Decoded::Object(Object::Node(decode::node(node)));
+        let config = only(&scope.node_name);
+        follow(Api::all(client.clone()), config, decode, &mut health(ObjectKind::Node), &events).await
+    };
+    let settings =
+        follow_settings(client.clone(), scope.settings.as_ref(), health(ObjectKind::ConfigMap), &events);
+    let imports = follow_imports(
+        client.clone(),
+        &scope.cluster_name,
+        scope.discovery_interval,
+        health(ObjectKind::ServiceImport),
         &events,
     );
     tokio::select! {
-        ((), ()) = async { tokio::join!(services, slices) } => {}
+        _ = async { tokio::join!(services, slices, node, settings, imports) } => {}
         () = events.closed() => {}
     }
     Ok(())
+}
+
+async fn follow_settings(
+    client: Client,
+    name: Option<&NamespacedName>,
+    mut health: Health,
+    events: &mpsc::Sender<Event>,
+) {
+    let Some(name) = name else {
+        // Nobody listens, or there is nothing more to tell.
+        let _ = events.send(Event::Replaced(ObjectKind::ConfigMap, Vec::new())).await;
+        return;
+    };
+    let decode = |object: &ConfigMap| Decoded::Object(Object::Settings(decode::settings(object)));
+    follow(Api::namespaced(client, &name.namespace), only(&name.name), decode, &mut health, events).await;
+}
+
+/// The one object of this name: more may not be ours to see, and would not be read.
+fn only(name: &str) -> watcher::Config {
+    watcher::Config::default().fields(&format!("metadata.name={name}"))
 }
 
 /// Says whether there is a usable configuration. Does not connect.

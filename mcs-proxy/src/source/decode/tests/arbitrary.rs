@@ -7,7 +7,7 @@ use crate::{
     },
 };
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -61,6 +61,22 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+fn sound(kind: &str) -> Value {
+    let (version, content) = match kind {
+        "ServiceImport" => (
+            "multicluster.x-k8s.io/v1beta1",
+            json!({"type": "ClusterSetIP", "ips": ["243.0.0.9"], "ports": [{"name": "http", "port": 80}]}),
+        ),
+        "Node" => ("v1", json!({"addresses": [{"type": "InternalIP", "address": "172.18.0.2"}]})),
+        _ => ("v1", json!({"mode": "active", "member1": "{state: drain, cidrs: [10.10.0.0/16]}"})),
+    };
+    json!({
+        "apiVersion": version, "kind": kind,
+        "metadata": {"name": "a", "namespace": "default", "annotations": {"mcs-proxy.io/enabled": "true"}},
+        "spec": content, "status": content, "data": content,
+    })
+}
+
 /// All places in a document, as JSON pointers.
 fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
@@ -87,10 +103,16 @@ proptest! {
 
     #[test]
     fn a_sound_object_with_anything_anywhere_never_panics_and_nothing_senseless_gets_through(
-        is_service: bool,
+        kind in 0..5_usize,
         places in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
     ) {
-        let mut document = if is_service { patched_service(&[]) } else { patched_slice(&[]) };
+        let mut document = match kind {
+            0 => patched_service(&[]),
+            1 => patched_slice(&[]),
+            2 => sound("ServiceImport"),
+            3 => sound("Node"),
+            _ => sound("ConfigMap"),
+        };
         for (place, value) in places {
             let mut all = Vec::new();
             pointers(&document, "", &mut all);
@@ -105,10 +127,16 @@ proptest! {
                 }
                 Manifest::Object(Object::EndpointSlice(slice)) => {
                     prop_assert!(slice.ports.iter().all(|port| port.port != 0));
-                    prop_assert!(!slice.service.is_empty());
+                    prop_assert!(!slice.service.is_empty() || slice.import.is_some());
                     prop_assert!(slice.problems.len() <= 9);
                 }
-                Manifest::Object(Object::Node(_) | Object::Settings(_)) => {}
+                Manifest::Object(Object::ServiceImport(import)) => {
+                    prop_assert!(import.service.ports.iter().all(|port| port.port != 0));
+                    prop_assert!(import.service.cluster_ips.iter().all(|ip| rejection(*ip).is_none()));
+                    prop_assert!(import.problems.len() <= 9);
+                }
+                Manifest::Object(Object::Node(node)) => prop_assert!(node.problems.len() <= 9),
+                Manifest::Object(Object::Settings(settings)) => prop_assert!(settings.problems.len() <= 9),
                 Manifest::Unreadable { problem, .. } => prop_assert!(!problem.message.is_empty()),
                 Manifest::Nameless { field, message } => prop_assert!(!field.is_empty() && !message.is_empty()),
             }

@@ -1,7 +1,9 @@
 //! Objects to decode.
 
 mod arbitrary;
+mod importers;
 mod karmada;
+mod karmada_seen;
 mod manifests;
 mod values;
 

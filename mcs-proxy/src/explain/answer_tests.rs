@@ -1,0 +1,79 @@
+use super::*;
+use crate::{desired::Flags, explain::offline, source::Scope};
+use std::path::Path;
+
+fn scope() -> Scope {
+    Scope {
+        cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
+        settings: None,
+        discovery_interval: std::time::Duration::ZERO,
+    }
+}
+
+fn flags() -> Flags {
+    Flags {
+        cluster_name: "member2".into(),
+        node_name: "member2-node-1".into(),
+        default_algorithm: Algorithm::RoundRobin,
+        all_services: false,
+        tier_hold: std::time::Duration::ZERO,
+    }
+}
+
+fn manifests() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/demo-member2")
+}
+
+fn explain(target: &str, client: Option<&str>) -> Result<Explanation, String> {
+    let query =
+        Query { target: target.parse().unwrap(), client: client.map(|client| client.parse().unwrap()) };
+    offline(&manifests(), flags(), &scope(), Model::default(), Some(&query), 2_000_000_000)
+        .map(|mut explanations| explanations.remove(0))
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_endpoint_is_told_with_its_slice_importer_cluster_conditions_and_share() {
+    let explanation = explain("default/serve", None).unwrap();
+    assert!(explanation.served && explanation.because.contains("mcs-proxy.io/enabled"), "{explanation:?}");
+    let [frontend] = explanation.frontends.as_slice() else { panic!("{explanation:?}") };
+    let shares: Vec<_> =
+        frontend.endpoints.iter().map(|endpoint| (endpoint.cluster.as_str(), endpoint.share)).collect();
+    assert_eq!(shares, [("member2", 0.5), ("member1", 0.5)]);
+    let imported = frontend.endpoints.iter().find(|endpoint| endpoint.slice.starts_with("member1-")).unwrap();
+    assert_eq!(imported.cluster, "member1");
+    assert_eq!(imported.importer.as_deref(), Some("Karmada MultiClusterService"));
+    assert_eq!((imported.verdict.as_str(), imported.reason.as_str()), ("used", "takes new flows"));
+    assert!(imported.conditions.unwrap().ready && imported.age_seconds.is_some(), "{imported:?}");
+    assert_eq!(frontend.maps, None);
+}
+
+#[test]
+fn a_frontend_finds_its_service_and_a_clients_flow_is_told() {
+    let service = explain("default/serve", None).unwrap();
+    let frontend = &service.frontends[0];
+    let address = SocketAddr::new(frontend.vip, frontend.port).to_string();
+    let explanation = explain(&address, Some("10.12.0.9:40000")).unwrap();
+    assert_eq!((explanation.name.as_str(), explanation.frontends.len()), ("serve", 1));
+    let flow = explanation.frontends[0].flow.clone().unwrap();
+    assert!(flow.client == "10.12.0.9:40000" && flow.next.contains("whose turn it is"), "{flow:?}");
+}
+
+#[test]
+fn what_is_not_known_is_an_error_that_says_where_to_look() {
+    let error = explain("default/nothing", None).unwrap_err();
+    assert!(error.contains("kubectl get service -n default nothing"), "{error}");
+    let vip = explain("default/serve", None).unwrap().frontends[0].vip;
+    let error = explain(&SocketAddr::new(vip, 81).to_string(), None).unwrap_err();
+    assert!(error.contains("mcs-proxy explain default/serve"), "{error}");
+    let error = explain("192.0.2.1:80", None).unwrap_err();
+    assert!(error.contains("no Service that is known here has this address"), "{error}");
+}
+
+#[test]
+fn what_is_explained_survives_json() {
+    let explanation = explain("default/serve", Some("10.12.0.9")).unwrap();
+    let text = serde_json::to_string(&explanation).unwrap();
+    assert_eq!(serde_json::from_str::<Explanation>(&text).unwrap(), explanation);
+}
