@@ -19,7 +19,7 @@ pub(crate) struct Choice {
 /// What does not fit on the stack beside the flow that is about to be made.
 #[repr(C)]
 pub(crate) struct Scratch {
-    service_key: ServiceKey,
+    pub(crate) service_key: ServiceKey,
     pub(crate) choice: Choice,
     pub(crate) affinity_key: AffinityKey,
     pub(crate) affinity: Affinity,
@@ -36,6 +36,22 @@ pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
     if matches!(packet.protocol, Protocol::Tcp) && !packet.is_syn() {
         return Err(Verdict::UnknownConnection);
     }
+    let caller = Caller { address: &packet.source, port: packet.source_port, is_socket: false };
+    pick(scratch, frontend, &caller)?;
+    Ok(&scratch.choice)
+}
+
+/// Who asks for a backend.
+pub(crate) struct Caller<'a> {
+    /// What ClientIP affinity knows it by.
+    pub(crate) address: &'a Address,
+    pub(crate) port: Port,
+    pub(crate) is_socket: bool,
+}
+
+/// Chooses for a caller of the frontend that `scratch.service_key` names; the choice is left in `scratch`.
+#[inline(always)]
+pub(crate) fn pick(scratch: &mut Scratch, frontend: u32, caller: &Caller<'_>) -> Result<(), Verdict> {
     let extent = match maps::extent_of(frontend) {
         // Taken out between our two lookups.
         Some(0) => return Err(Verdict::NoService),
@@ -46,12 +62,15 @@ pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
     if header.frontend != frontend {
         return Err(Verdict::Corrupt);
     }
+    if caller.is_socket && header.packets_only {
+        return Err(Verdict::NoService);
+    }
     if header.count == 0 {
         return Err(Verdict::NoBackend);
     }
     let timeout = header.affinity_seconds;
-    if timeout != 0 && affinity::recall(scratch, header.service, &packet.source, timeout) {
-        return Ok(&scratch.choice);
+    if timeout != 0 && affinity::recall(scratch, header.service, caller.address, timeout) {
+        return Ok(());
     }
     let index = select(
         header.algorithm,
@@ -61,11 +80,11 @@ pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
         || unsafe { bpf_get_prandom_u32() },
         || {
             flow_hash(
-                &packet.source,
-                packet.source_port,
-                &packet.destination,
-                packet.destination_port,
-                packet.protocol.number(),
+                caller.address,
+                caller.port,
+                &scratch.service_key.vip,
+                scratch.service_key.port,
+                scratch.service_key.protocol,
             )
         },
     )
@@ -81,7 +100,7 @@ pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
         service: header.service,
     };
     if timeout != 0 {
-        affinity::note(scratch, &packet.source);
+        affinity::note(scratch, caller.address);
     }
-    Ok(&scratch.choice)
+    Ok(())
 }

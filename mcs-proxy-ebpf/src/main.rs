@@ -21,6 +21,7 @@ mod reject;
 mod reply;
 mod rewrite;
 mod roster;
+mod socket;
 mod tcx;
 mod verdict;
 mod wire;

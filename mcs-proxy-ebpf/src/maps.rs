@@ -5,10 +5,11 @@ use crate::{life::Pair, lookup::Scratch, roster::Turn};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    btf_maps::SkStorage,
     helpers::generated::bpf_map_pop_elem,
-    macros::map,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf},
-    programs::TcContext,
+    programs::{SockAddrContext, TcContext},
 };
 use core::{
     intrinsics::{AtomicOrdering, atomic_xadd},
@@ -17,8 +18,8 @@ use core::{
 use mcs_proxy_ebpf::abi::{
     Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Flow, Fragment,
     FragmentKey, FrontendWord, HOT_WORDS, INTERFACES, MapName, MapSizes, Place, REJECTS_PER_TICK, Reply,
-    RosterEntry, SHARES, STAGES, ServiceCounters, ServiceKey, Silences, Stage, Tuple, VERDICTS, Verdict,
-    VipFlags, hot_bit,
+    RosterEntry, SHARES, STAGES, ServiceCounters, ServiceKey, Silences, SocketBackend, SocketKey,
+    SocketOrigin, SocketScope, Stage, Tuple, VERDICTS, Verdict, VipFlags, hot_bit,
 };
 
 const SIZES: MapSizes = MapSizes::DEFAULT;
@@ -42,6 +43,27 @@ static SILENCES: Global<Silences> = Global::new(Silences {
 #[inline(always)]
 pub(crate) fn silences() -> Silences {
     SILENCES.load()
+}
+
+/// Which sockets the socket path serves: the loader sets it.
+#[unsafe(no_mangle)]
+static SOCKET_SCOPE: Global<u32> = Global::new(SocketScope::Host as u32);
+/// The node's own network namespace, as `SO_NETNS_COOKIE` numbers it: the loader sets it.
+#[unsafe(no_mangle)]
+static HOST_NETNS: Global<u64> = Global::new(0);
+/// Whether the kernel has `bpf_set_retval` (5.18): the loader sets it.
+#[unsafe(no_mangle)]
+static HAS_SET_RETVAL: Global<u32> = Global::new(1);
+
+/// Whether the socket path serves this network namespace.
+#[inline(always)]
+pub(crate) fn serves_namespace(cookie: u64) -> bool {
+    SOCKET_SCOPE.load() == SocketScope::All as u32 || cookie == HOST_NETNS.load()
+}
+
+#[inline(always)]
+pub(crate) fn has_set_retval() -> bool {
+    HAS_SET_RETVAL.load() != 0
 }
 
 /// The addresses by which a pod that calls itself seems to be called: the loader sets them.
@@ -112,6 +134,12 @@ static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> = PerCpuArray::with_max_en
 static BACKEND_COUNTERS: PerCpuArray<BackendCounters> = PerCpuArray::with_max_entries(SIZES.backend_ids, 0);
 #[map(name = "verdicts")]
 static VERDICT_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(VERDICTS, 0);
+#[map(name = "socket_backends")]
+static SOCKET_BACKENDS: LruHashMap<SocketKey, SocketBackend> = LruHashMap::with_max_entries(SIZES.sockets, 0);
+#[map(name = "socket_origins")]
+static SOCKET_ORIGINS: LruHashMap<SocketKey, SocketOrigin> = LruHashMap::with_max_entries(SIZES.sockets, 0);
+#[btf_map(name = "socket_peers")]
+static SOCKET_PEERS: SkStorage<SocketOrigin> = SkStorage::new();
 #[map(name = "events")]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
@@ -165,6 +193,45 @@ pub(crate) fn take_turn(service: u32) -> Option<u64> {
     let cursor = CURSORS.get_ptr_mut(service)?;
     // SAFETY: the pointer is to a live, aligned u64 of the map, which is only ever changed by this add.
     Some(unsafe { fetch_add(cursor, 1) })
+}
+
+/// Where the datagrams of an unconnected socket to this VIP go.
+#[inline(always)]
+pub(crate) fn socket_backend(key: &SocketKey) -> Option<*mut SocketBackend> {
+    SOCKET_BACKENDS.get_ptr_mut(key)
+}
+
+/// A full map gives up its oldest entry, so that an insert fails only if every element is being written just now:
+/// then the socket's next datagram selects anew.
+#[inline(always)]
+pub(crate) fn insert_socket_backend(key: &SocketKey, backend: &SocketBackend) {
+    let _inserted = SOCKET_BACKENDS.insert(key, backend, 0);
+}
+
+/// What an unconnected socket called to be answered by this peer.
+#[inline(always)]
+pub(crate) fn socket_origin(key: &SocketKey) -> Option<*mut SocketOrigin> {
+    SOCKET_ORIGINS.get_ptr_mut(key)
+}
+
+/// Fails as [`insert_socket_backend`] does: then the program sees an answer from the backend's own address.
+#[inline(always)]
+pub(crate) fn insert_socket_origin(key: &SocketKey, origin: &SocketOrigin) {
+    let _inserted = SOCKET_ORIGINS.insert(key, origin, 0);
+}
+
+/// What a socket was connected to; null if to nothing of ours.
+#[inline(always)]
+pub(crate) fn socket_peer(ctx: &SockAddrContext) -> *mut SocketOrigin {
+    // SAFETY: the context's socket is the kernel's; the storage lives as long as the socket.
+    unsafe { SOCKET_PEERS.get_ptr_mut(ctx) }
+}
+
+/// The same, made if need be; null if the socket has no room left (`net.core.optmem_max`).
+#[inline(always)]
+pub(crate) fn new_socket_peer(ctx: &SockAddrContext, origin: &mut SocketOrigin) -> *mut SocketOrigin {
+    // SAFETY: as in `socket_peer`.
+    unsafe { SOCKET_PEERS.get_or_insert_ptr_mut(ctx, Some(origin)) }
 }
 
 /// Sequentially consistent, although relaxed would do: LLVM compiles a relaxed add with a used result to the opcode
@@ -353,6 +420,29 @@ pub(crate) fn count_verdict(verdict: Verdict) {
     if let Some(counter) = VERDICT_COUNTERS.get_ptr_mut(verdict as u32) {
         // SAFETY: this CPU's own counter, and a program is not interrupted by another on its hook.
         unsafe { *counter += 1 };
+    }
+}
+
+/// Counts a connection or first datagram of the socket path. These programs run for processes, which packets
+/// interrupt: unlike above, the add must be one instruction.
+#[inline(always)]
+pub(crate) fn count_socket(verdict: Verdict, service: u32, backend: u32) {
+    if let Some(counter) = VERDICT_COUNTERS.get_ptr_mut(verdict as u32) {
+        // SAFETY: a live, aligned u64.
+        unsafe { fetch_add(counter, 1) };
+    }
+    if !matches!(verdict, Verdict::Connected) {
+        return;
+    }
+    if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(service) {
+        // SAFETY: the same.
+        unsafe { fetch_add(&raw mut (*counters).flows, 1) };
+    }
+    if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend) {
+        // SAFETY: a live, aligned u32.
+        unsafe {
+            atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(&raw mut (*counters).connects, 1);
+        }
     }
 }
 

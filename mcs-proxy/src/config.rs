@@ -15,7 +15,7 @@ use crate::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
-use mcs_proxy_ebpf::abi::{Algorithm, MapSizes};
+use mcs_proxy_ebpf::abi::{Algorithm, MapSizes, SocketScope};
 use std::{
     fs,
     net::{Ipv4Addr, Ipv6Addr},
@@ -101,6 +101,9 @@ pub struct Run {
     /// For how long a tier of `mcs-proxy.io/clusters` must have had enough endpoints again before new flows return to it
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub tier_hold: humantime::Duration,
+    /// For how long endpoints are kept whose EndpointSlice is deleted while their Service lives and nothing else backs it
+    #[arg(long, value_name = "TIME", default_value = "2s")]
+    pub deleted_slice_grace: humantime::Duration,
     /// Interfaces to leave alone; `*` stands for any characters; may be repeated
     #[arg(long, value_name = "PATTERN")]
     pub exclude_interface: Vec<Pattern>,
@@ -113,12 +116,24 @@ pub struct Run {
     /// Hook to attach to; `auto` takes tcx where the kernel has it (6.6)
     #[arg(long, default_value = "auto", value_name = "auto|tcx|clsact")]
     pub hook: Hook,
+    /// Which sockets are translated when they connect, instead of their packets: those of host-network processes,
+    /// of all processes in --cgroup (not beside sidecars that ask for SO_ORIGINAL_DST), or none
+    #[arg(long, value_enum, default_value = "host", value_name = "host|all|off")]
+    pub socket_path: SocketPath,
+    /// cgroup2 whose processes the socket path serves [default: where cgroup2 is mounted]
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
     #[command(flatten)]
     pub sizes: Sizes,
     #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub timeouts: TimeoutFlags,
+
+    /// How often flows are looked through: for those that have been silent for too long, and for interfaces that no
+    /// answers show on.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = scan_interval)]
+    pub flow_scan_interval: humantime::Duration,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
     pub bpf_log: bool,
@@ -218,6 +233,9 @@ pub struct Sizes {
     /// Flows that are not yet or no longer established: beyond it the oldest are evicted
     #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.transient, value_parser = size(1 << 24))]
     pub max_transient_flows: u32,
+    /// Peers of unconnected UDP sockets on the socket path: beyond it the oldest are evicted
+    #[arg(long, value_name = "N", default_value_t = MapSizes::DEFAULT.sockets, value_parser = size(1 << 24))]
+    pub max_sockets: u32,
 }
 
 impl Run {
@@ -241,8 +259,14 @@ impl Run {
     pub fn load_options(&self) -> Options {
         let sizes = self.sizes.map_sizes();
         let flows_per_interface = self.sizes.max_flows_per_interface.unwrap_or(sizes.flows / 4);
-        let (hairpin, timeouts) = (self.hairpin(), self.timeouts.timeouts());
-        Options { sizes, flows_per_interface, hairpin, timeouts, bpf_log: self.bpf_log }
+        Options {
+            sizes,
+            flows_per_interface,
+            hairpin: self.hairpin(),
+            socket_path: self.socket_path.scope(),
+            timeouts: self.timeouts.timeouts(),
+            bpf_log: self.bpf_log,
+        }
     }
 
     #[must_use]
@@ -273,6 +297,17 @@ impl LimitFlags {
             per_cluster: self.max_cluster_endpoints,
             per_node: self.max_imported_endpoints,
         }
+    }
+}
+
+/// Half a million flows take some hundred milliseconds to look through.
+fn scan_interval(text: &str) -> Result<humantime::Duration, String> {
+    let interval: humantime::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if range.contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("less than a second, or more than an hour".to_owned())
     }
 }
 
@@ -320,13 +355,16 @@ impl TimeoutFlags {
 impl Sizes {
     #[must_use]
     pub const fn map_sizes(&self) -> MapSizes {
-        let &Self { max_frontends, max_slots, max_backends, max_flows, max_transient_flows, .. } = self;
+        let &Self {
+            max_frontends, max_slots, max_backends, max_flows, max_transient_flows, max_sockets, ..
+        } = self;
         MapSizes {
             frontends: max_frontends,
             elements: max_slots,
             backend_ids: max_backends,
             flows: max_flows,
             transient: max_transient_flows,
+            sockets: max_sockets,
             ..MapSizes::DEFAULT
         }
     }
@@ -355,6 +393,25 @@ pub enum AlgorithmName {
     RoundRobin,
     Random,
     Maglev,
+}
+
+/// Which sockets the socket path serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SocketPath {
+    Host,
+    All,
+    Off,
+}
+
+impl SocketPath {
+    #[must_use]
+    pub const fn scope(self) -> Option<SocketScope> {
+        match self {
+            Self::Host => Some(SocketScope::Host),
+            Self::All => Some(SocketScope::All),
+            Self::Off => None,
+        }
+    }
 }
 
 impl From<AlgorithmName> for Algorithm {

@@ -1,6 +1,6 @@
 //! Programs of others on the hooks that mcs-proxy uses: small ones, written out instruction by instruction.
 
-use crate::{Namespace, daemon::BPFFS, sys};
+use crate::{Namespace, Pod, daemon::BPFFS, sys};
 use anyhow::{Context, Result};
 use std::{
     ffi::CString,
@@ -127,9 +127,9 @@ fn load(end: End, address: IpAddr, verdict: i32) -> Result<(OwnedFd, OwnedFd)> {
     Ok((counter, program))
 }
 
-/// The program: compares the EtherType and the address, counts, and returns the verdict; other packets go on.
+/// Counts, and returns the verdict.
 fn counting(counter: &OwnedFd, end: End, address: IpAddr, verdict: i32) -> Vec<u64> {
-    let (r0, r1, r2, r6, r10) = (0, 1, 2, 6, 10);
+    let (r0, r1, r2, r10) = (0, 1, 2, 10);
     let count = [
         instruction(0x62, r10, 0, -4, 0), // The key: 0.
         instruction(0xbf, r2, r10, 0, 0),
@@ -143,6 +143,62 @@ fn counting(counter: &OwnedFd, end: End, address: IpAddr, verdict: i32) -> Vec<u
         instruction(0xb7, r0, 0, 0, verdict),
         instruction(0x95, 0, 0, 0, 0),
     ];
+    for_packets(end, address, &count)
+}
+
+/// Hands packets from an address that come in by an interface straight to a pod's end of its veth, as Cilium and Calico's
+/// eBPF dataplane do: no program on the node's end sees them. Detached when dropped.
+#[derive(Debug)]
+pub struct Shortcut(#[expect(dead_code, reason = "holds the program there")] OwnedFd);
+
+impl Shortcut {
+    /// # Errors
+    /// The kernel's.
+    pub fn attach(namespace: &Namespace, interface: &str, source: IpAddr, to: &Pod) -> Result<Self> {
+        let shown = to.namespace.ip("-o link show dev eth0")?;
+        let (_, rest) = shown.split_once("link/ether ").with_context(|| shown.clone())?;
+        let address: Vec<u8> = rest
+            .split_whitespace()
+            .next()
+            .into_iter()
+            .flat_map(|address| address.split(':'))
+            .map(|byte| u8::from_str_radix(byte, 16))
+            .collect::<Result<_, _>>()?;
+        let address: [u8; 6] = address.try_into().ok().context("no Ethernet address")?;
+        let (interface, pod) = (interface.to_owned(), to.host_interface.clone());
+        let link = namespace.run(move || {
+            let program = redirecting(source, address, sys::interface_index(&pod)?);
+            let program = sys::load_classifier(&program).context("a shortcut")?;
+            anyhow::Ok(sys::link_tcx(&program, sys::interface_index(&interface)?, true, false)?)
+        })?;
+        Ok(Self(link))
+    }
+}
+
+/// Gives the frame the pod's Ethernet address, and redirects it.
+fn redirecting(source: IpAddr, [a, b, c, d, e, f]: [u8; 6], index: u32) -> Vec<u64> {
+    let (r1, r2, r3, r4, r5, r6, r10) = (1, 2, 3, 4, 5, 6, 10);
+    let redirect = [
+        instruction(0x62, r10, 0, -8, i32::from_le_bytes([a, b, c, d])),
+        instruction(0x6a, r10, 0, -4, i32::from(u16::from_le_bytes([e, f]))),
+        instruction(0xbf, r1, r6, 0, 0),
+        instruction(0xb7, r2, 0, 0, 0),
+        instruction(0xbf, r3, r10, 0, 0),
+        instruction(0x07, r3, 0, 0, -8),
+        instruction(0xb7, r4, 0, 0, 6),
+        instruction(0xb7, r5, 0, 0, 0),
+        instruction(0x85, 0, 0, 0, 9), // bpf_skb_store_bytes
+        instruction(0xb7, r1, 0, 0, index.cast_signed()),
+        instruction(0xb7, r2, 0, 0, 0),
+        instruction(0x85, 0, 0, 0, 155), // bpf_redirect_peer
+        instruction(0x95, 0, 0, 0, 0),
+    ];
+    for_packets(End::Source, source, &redirect)
+}
+
+/// A program that does something with packets that have an address, and lets others go on.
+fn for_packets(end: End, address: IpAddr, body: &[u64]) -> Vec<u64> {
+    let (r0, r1, r6) = (0, 1, 6);
     // (opcode of a load of that size, offset in the packet, what is to be there)
     let (ether_type, first, bytes) = match address {
         IpAddr::V4(v4) => (0x0800, if end == End::Source { 12 } else { 16 }, v4.octets().to_vec()),
@@ -155,11 +211,11 @@ fn counting(counter: &OwnedFd, end: End, address: IpAddr, verdict: i32) -> Vec<u
 
     let mut program = vec![instruction(0xbf, r6, r1, 0, 0)]; // Loads from the packet want the context in r6.
     for (index, (load, offset, wanted)) in compared.iter().enumerate() {
-        let to_the_end = 2 * (compared.len() - index - 1) + count.len();
+        let to_the_end = 2 * (compared.len() - index - 1) + body.len();
         program.push(instruction(*load, 0, 0, 0, *offset));
         program.push(instruction(0x56, r0, 0, to_the_end as i16, *wanted));
     }
-    program.extend(count);
+    program.extend(body);
     program.extend([instruction(0xb7, r0, 0, 0, NEXT), instruction(0x95, 0, 0, 0, 0)]);
     program
 }

@@ -97,6 +97,15 @@ impl Daemon {
         self.wait_for_log("synced")
     }
 
+    /// As [`launch`](Self::launch), with more arguments than before.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    pub fn launch_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.launch()
+    }
+
     /// Starts the program again, without the wait.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
 //! The real kube-proxy of a node.
 
 use crate::{Namespace, Node, Process, api::ApiServer, cleanup, namespace::run, programs};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     thread,
@@ -83,9 +83,22 @@ impl KubeProxy {
     pub fn endpoints(&self, port: &str) -> Result<BTreeSet<SocketAddr>> {
         let rules = self.rules()?;
         match self.mode {
-            ProxyMode::Nftables => Ok(chain_endpoints(&rules, port)),
+            ProxyMode::Nftables => {
+                let name = if port.contains(':') { port.to_owned() } else { format!("{port}:") };
+                Ok(chain_endpoints(&rules).remove(&name).unwrap_or_default())
+            }
             ProxyMode::Iptables => rules.lines().filter_map(|line| endpoint_rule(line, port)).collect(),
         }
+    }
+
+    /// Where it sends new connections to the ports of all Services of the namespace `default` that have endpoints, by
+    /// `serve:http`, or `serve:` if the port has no name. In the mode nftables.
+    ///
+    /// # Errors
+    /// Its rules cannot be listed, or it runs in another mode.
+    pub fn all_endpoints(&self) -> Result<BTreeMap<String, BTreeSet<SocketAddr>>> {
+        ensure!(self.mode == ProxyMode::Nftables, "only rules of nftables are read as a whole");
+        Ok(chain_endpoints(&self.rules()?))
     }
 
     /// Everything it has programmed, as `nft` and `iptables-save` list it.
@@ -134,25 +147,27 @@ impl ProxyMode {
 /// }
 /// ```
 ///
-/// or, with a single endpoint, `dnat ip to 10.10.0.6:8080`: the endpoints.
-fn chain_endpoints(rules: &str, port: &str) -> BTreeSet<SocketAddr> {
-    let (service, port) = port.split_once(':').unwrap_or((port, ""));
-    let is_of = |chain: &str| {
-        let mut name = chain.split_once('-').map_or("", |(_, name)| name).split('/');
-        [name.next(), name.next()] == [Some("default"), Some(service)] && name.next_back() == Some(port)
-    };
-    let chains = rules.split("chain service-").skip(1).filter_map(|text| text.split_once(" {"));
-    let bodies = chains.filter(|(name, _)| is_of(name)).map(|(_, text)| {
-        let end = text.find("\n\t}").unwrap_or(text.len());
-        text[..end].replace(" . ", "/").replace(',', " ")
-    });
-    let words: Vec<String> =
-        bodies.flat_map(|body| body.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
-    let endpoint = |word: &String| {
+/// or, with a single endpoint, `dnat ip to 10.10.0.6:8080`: the endpoints, by `serve:http`.
+fn chain_endpoints(rules: &str) -> BTreeMap<String, BTreeSet<SocketAddr>> {
+    let endpoint = |word: &str| {
         let Some((address, port)) = word.split_once('/') else { return word.parse().ok() };
         Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
     };
-    words.iter().filter_map(endpoint).collect()
+    let mut all: BTreeMap<String, BTreeSet<SocketAddr>> = BTreeMap::new();
+    for (chain, text) in rules.split("\tchain ").skip(1).filter_map(|text| text.split_once(" {")) {
+        // `local-` with `internalTrafficPolicy: Local`.
+        let Some(chain) = chain.strip_prefix("service-").or_else(|| chain.strip_prefix("local-")) else {
+            continue;
+        };
+        let mut name = chain.split_once('-').map_or("", |(_, name)| name).split('/');
+        let [Some("default"), Some(service), Some(_protocol), port] = [(); 4].map(|()| name.next()) else {
+            continue;
+        };
+        let body = text[..text.find("\n\t}").unwrap_or(text.len())].replace(" . ", "/").replace(',', " ");
+        let endpoints = all.entry(format!("{service}:{}", port.unwrap_or_default())).or_default();
+        endpoints.extend(body.split_whitespace().filter_map(endpoint));
+    }
+    all
 }
 
 /// `-A KUBE-SVC-NPX46M4PTMTKRN6Y -m comment --comment "default/serve:http -> 10.10.0.6:8080" -j KUBE-SEP-…`

@@ -5,6 +5,7 @@
 pub mod api;
 mod beneath;
 pub mod bpf;
+mod cgroup;
 mod cleanup;
 pub mod client;
 mod daemon;
@@ -18,6 +19,7 @@ mod sys;
 mod world;
 
 pub use beneath::Beneath;
+pub use cgroup::Cgroup;
 pub use cleanup::{stop_if_interrupted, tear_down_kept};
 pub use daemon::{Daemon, EndpointRow, ServiceRow};
 pub use kubeproxy::{KubeProxy, ProxyMode};

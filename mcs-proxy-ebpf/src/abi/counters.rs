@@ -18,9 +18,20 @@ pub struct BackendCounters {
     pub flows: u32,
     /// Flows that the backend has answered.
     pub first_replies: u32,
+    /// Connections and first datagrams of the socket path, whose packets and answers we never see. Not in `flows`.
+    pub connects: u32,
+    pub pad: u32,
     /// Both directions, from the IP header on.
     pub bytes: u64,
 }
 
+impl BackendCounters {
+    /// Of both paths.
+    #[must_use]
+    pub const fn new_flows(&self) -> u64 {
+        self.flows as u64 + self.connects as u64
+    }
+}
+
 const _: () = assert!(size_of::<ServiceCounters>() == 40);
-const _: () = assert!(size_of::<BackendCounters>() == 16);
+const _: () = assert!(size_of::<BackendCounters>() == 24);

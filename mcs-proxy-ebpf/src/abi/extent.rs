@@ -40,6 +40,9 @@ pub struct Element {
 const KIND_HEADER: u8 = 1;
 const KIND_SLOT: u8 = 2;
 
+/// Bit of a header's flags.
+const PACKETS_ONLY: u32 = 1;
+
 /// What stands before the slots of an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -52,6 +55,8 @@ pub struct Header {
     pub algorithm: Algorithm,
     /// ClientIP affinity's timeout in seconds; 0: no affinity.
     pub affinity_seconds: u32,
+    /// Sockets are left to the packet path (`mcs-proxy.io/socket-path: "false"`).
+    pub packets_only: bool,
 }
 
 /// One turn of the wheel. A backend may have several.
@@ -74,7 +79,7 @@ impl Element {
             port: Port::from_raw(0),
             kind: KIND_HEADER,
             algorithm: header.algorithm as u8,
-            tail: 0,
+            tail: if header.packets_only { PACKETS_ONLY } else { 0 },
         }
     }
 
@@ -102,6 +107,7 @@ impl Element {
             frontend: self.body[1] as u32,
             affinity_seconds: (self.body[1] >> 32) as u32,
             algorithm,
+            packets_only: self.tail & PACKETS_ONLY != 0,
         })
     }
 
@@ -213,6 +219,7 @@ mod tests {
             frontend: 65535,
             algorithm: Algorithm::Random,
             affinity_seconds: 10_800,
+            packets_only: true,
         };
         let slot = Slot {
             address: Address::from("10.10.0.6".parse::<IpAddr>().unwrap()),

@@ -25,10 +25,13 @@ pub enum MapName {
     BackendCounters,
     Verdicts,
     Events,
+    SocketBackends,
+    SocketOrigins,
+    SocketPeers,
 }
 
 impl MapName {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Hot,
         Self::Services,
         Self::Vips,
@@ -51,6 +54,9 @@ impl MapName {
         Self::BackendCounters,
         Self::Verdicts,
         Self::Events,
+        Self::SocketBackends,
+        Self::SocketOrigins,
+        Self::SocketPeers,
     ];
 
     #[must_use]
@@ -78,6 +84,9 @@ impl MapName {
             Self::BackendCounters => "backend_counters",
             Self::Verdicts => "verdicts",
             Self::Events => "events",
+            Self::SocketBackends => "socket_backends",
+            Self::SocketOrigins => "socket_origins",
+            Self::SocketPeers => "socket_peers",
         }
     }
 }
@@ -109,6 +118,8 @@ pub struct MapSizes {
     pub transient: u32,
     pub affinity: u32,
     pub fragments: u32,
+    /// `socket_backends`, `socket_origins`.
+    pub sockets: u32,
 }
 
 impl MapSizes {
@@ -120,6 +131,7 @@ impl MapSizes {
         transient: 65_536,
         affinity: 65_536,
         fragments: 8_192,
+        sockets: 65_536,
     };
 
     #[must_use]
@@ -144,6 +156,9 @@ impl MapSizes {
             MapName::Stages => super::STAGES,
             MapName::Verdicts => super::VERDICTS,
             MapName::Events => 1 << 18,
+            MapName::SocketBackends | MapName::SocketOrigins => self.sockets,
+            // It lives in the sockets themselves.
+            MapName::SocketPeers => 0,
         }
     }
 }

@@ -14,6 +14,7 @@ mod flow;
 mod hot;
 mod interface;
 mod maps;
+mod socket;
 mod stage;
 mod verdict;
 
@@ -27,6 +28,7 @@ pub use flow::{
 pub use hot::{Direction, HOT_WORDS, HOT_WORDS_PER_DIRECTION, hot_bit};
 pub use interface::{INTERFACES, Place};
 pub use maps::{MapName, MapSizes, REJECTS_PER_TICK, SHARES, VipFlags};
+pub use socket::{SocketBackend, SocketKey, SocketOrigin, SocketScope};
 pub use stage::{STAGES, Stage};
 pub use verdict::{Action, VERDICTS, Verdict};
 
@@ -58,6 +60,9 @@ mod userspace {
         ServiceCounters,
         ServiceKey,
         Silences,
+        SocketBackend,
+        SocketKey,
+        SocketOrigin,
         Tuple,
     );
 }

@@ -61,10 +61,14 @@ pub enum Verdict {
     OpenMissing = 25,
     /// From a pod: a packet to itself; but [`Stage::Hairpin`](super::Stage::Hairpin), which would go on with it, is not there.
     HairpinMissing = 26,
+    /// A process connected, or sent a first datagram, to a VIP of ours, and its socket now speaks to a backend.
+    Connected = 27,
+    /// The same, but the frontend has no backend to offer: the call failed with ECONNREFUSED.
+    ConnectRefused = 28,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 27;
+pub const VERDICTS: u32 = 29;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,8 @@ impl Verdict {
         Self::DirectTaken,
         Self::OpenMissing,
         Self::HairpinMissing,
+        Self::Connected,
+        Self::ConnectRefused,
     ];
 
     #[inline(always)]
@@ -127,7 +133,9 @@ impl Verdict {
             | Self::NoFlow
             | Self::OtherInterface
             | Self::Replied
-            | Self::IcmpTranslated => Action::Next,
+            | Self::IcmpTranslated
+            | Self::Connected
+            | Self::ConnectRefused => Action::Next,
             Self::TupleTaken
             | Self::DirectTaken
             | Self::RewriteFailed

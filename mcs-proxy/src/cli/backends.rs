@@ -48,7 +48,7 @@ pub(super) fn rows(view: &View, service: Option<&str>) -> Vec<BackendRow> {
                 weight: backend.slots,
                 active: backend.active,
                 inactive: backend.inactive,
-                flows: backend.counters.flows.into(),
+                flows: backend.counters.new_flows(),
                 first_replies: backend.counters.first_replies.into(),
                 bytes: backend.counters.bytes,
             })

@@ -19,10 +19,12 @@ pub use explain::explain;
 /// # Errors
 /// Nothing is pinned, or what is pinned cannot be read.
 pub fn services(places: &Places, list: &List) -> anyhow::Result<String> {
-    let rows = services::rows(&View::read(places)?, list.service.as_deref());
+    let view = View::read(places)?;
+    let rows = services::rows(&view, list.service.as_deref());
     let none = "it does not exist, is not opted in (annotate it with mcs-proxy.io/enabled: \"true\") or has no \
                 ClusterIP or port";
-    render(&rows, list, services::table, ("frontends", none))
+    let table = |rows: &[_]| services::table(rows) + &services::warnings(&view.silent);
+    render(&rows, list, table, ("frontends", none))
 }
 
 /// `mcs-proxy backends`.

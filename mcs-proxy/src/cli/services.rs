@@ -1,5 +1,8 @@
 use super::{align::align, view::View};
-use crate::observe::catalog::{CatalogFrontend, protocol_name};
+use crate::observe::{
+    catalog::{CatalogFrontend, protocol_name},
+    interfaces::SilentInterface,
+};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -101,7 +104,7 @@ fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) 
             weight: backend.slots,
             active: backend.active,
             inactive: backend.inactive,
-            flows: backend.counters.flows.into(),
+            flows: backend.counters.new_flows(),
             first_replies: backend.counters.first_replies.into(),
             bytes: backend.counters.bytes,
         }
@@ -125,6 +128,11 @@ fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) 
             bytes: 0,
         });
     in_slots.chain(left_out).collect()
+}
+
+/// Beneath the table, a line for each.
+pub(super) fn warnings(silent: &[SilentInterface]) -> String {
+    silent.iter().map(|interface| format!("Warning: {interface}\n")).collect()
 }
 
 pub(super) fn table(rows: &[ServiceRow]) -> String {

@@ -7,7 +7,10 @@ use crate::{
         pins::{DumpedFrontend, PinDir, Pins},
     },
     desired::FrontendKey,
-    observe::catalog::{Catalog, CatalogFrontend, protocol_name},
+    observe::{
+        catalog::{Catalog, CatalogFrontend, protocol_name},
+        interfaces::{self, SilentInterface},
+    },
 };
 use mcs_proxy_ebpf::abi::{
     Algorithm, BackendCounters, Flow, FlowState, Liveness, Protocol, ServiceCounters, Tuple,
@@ -18,6 +21,8 @@ pub(super) struct View {
     /// By VIP, port and protocol.
     pub(super) frontends: Vec<Frontend>,
     pub(super) flows: Vec<FlowView>,
+    /// Empty if no daemon has looked.
+    pub(super) silent: Vec<SilentInterface>,
     catalog: Catalog,
 }
 
@@ -90,7 +95,11 @@ impl View {
             );
             Catalog::default()
         });
-        Ok(Self { frontends, flows, catalog })
+        let silent = interfaces::read(&run_dir).unwrap_or_else(|failure| {
+            eprintln!("mcs-proxy: what is known of interfaces cannot be read: {failure}");
+            Vec::new()
+        });
+        Ok(Self { frontends, flows, silent, catalog })
     }
 
     /// What the daemon called the frontends.

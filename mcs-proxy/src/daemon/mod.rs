@@ -1,20 +1,23 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
+mod grace;
 mod logging;
+mod neighbours;
 mod pressure;
 pub mod socket;
 pub mod writer;
 
 use crate::{
     EBPF_OBJECT,
-    config::{Places, Run},
+    config::{Places, Run, SocketPath},
     dataplane::{
         flows::{Collected, Collector, FlowsError, GONE},
         interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::KernelDataplane,
         links::{LinkError, Links},
-        loader::{self, Loaded},
+        loader::{self, Loaded, Programs},
         pins::PinDir,
+        sockets,
         table::LingerMark,
     },
     desired::Flags,
@@ -42,11 +45,8 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 use writer::{Commit, Summary, Writer};
 
-/// How often flows that have been silent for too long are looked for, at most.
-pub const COLLECTION: Duration = Duration::from_secs(30);
-
-/// How often for so many that a scan takes long: it rests for this many times as long as it took, so that it takes
-/// less than a hundredth of a core.
+/// After a scan of the flows it rests for this many times as long as it took, at least, so that it takes less than a
+/// hundredth of a core.
 pub const COLLECTION_REST: u32 = 128;
 
 /// How long after a change the grace period for what it let go of is waited for.
@@ -100,6 +100,7 @@ struct Daemon {
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
     links: Links,
+    neighbours: neighbours::Neighbours,
     places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
@@ -136,7 +137,14 @@ impl Daemon {
         loader::preflight(&pin_dir)?;
         let run_dir = places.run_dir();
         let locks = lock(&pin_dir, &run_dir)?;
-        let Loaded { programs, logger, adopted } = loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
+        if let (SocketPath::Off, Some(cgroup)) = (run.socket_path, &run.cgroup) {
+            anyhow::bail!(
+                "--cgroup {} is for the socket path, which is off: leave one out",
+                cgroup.display()
+            );
+        }
+        let Loaded { mut programs, logger, adopted } =
+            loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
         let flags = Flags {
             cluster_name: run.cluster_name.clone(),
             node_name: run.node_name(),
@@ -150,7 +158,8 @@ impl Daemon {
             .with_import_ranges(run.serviceimport_cidrs.clone())
             .limited(run.limits.limits());
         let reserved = run.hairpin().addresses();
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?;
+        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
+            .doubting_deletions_for(run.deleted_slice_grace.into());
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -158,8 +167,10 @@ impl Daemon {
             adopted,
             "started"
         );
+        serve_sockets(&mut programs, &pin_dir, run);
         Ok(Self {
             run: run.clone(),
+            neighbours: neighbours::Neighbours::default(),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
             pin_dir,
@@ -243,10 +254,11 @@ impl Daemon {
 
     /// Takes the event in and whatever else waits, so that a burst is one change.
     fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
-        self.writer.take(event);
+        let now = time::Instant::now().into_std();
+        self.writer.take(event, now);
         for _ in 0..QUEUE {
             match events.try_recv() {
-                Ok(event) => self.writer.take(event),
+                Ok(event) => self.writer.take(event, now),
                 Err(_) => break,
             }
         }
@@ -421,13 +433,14 @@ impl Daemon {
     fn collected(&mut self, Scan { mark, took, found }: Scan) -> anyhow::Result<()> {
         let now = time::Instant::now();
         self.collection_rests_until = now + COLLECTION_REST * took;
-        self.collection_due = self.collection_rests_until.max(now + COLLECTION);
+        self.collection_due = self.collection_rests_until.max(now + *self.run.flow_scan_interval);
         match found {
             Ok((collected, refusals)) => {
                 debug!(
                     collected.established,
                     collected.transient, collected.expired, collected.orphans, "looked for silent flows"
                 );
+                self.neighbours.update(&collected.answers.silences(), self.links.attached(), &self.run_dir);
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
                 self.tell_pressure(&collected, refusals);
@@ -455,6 +468,20 @@ impl Daemon {
                 News::Over(_) => info!("{news}"),
             }
         }
+    }
+}
+
+/// Without a socket path, host-network processes are left to what is beneath us, and pods to the packet path.
+fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) {
+    let served = match (run.socket_path, &run.cgroup) {
+        (SocketPath::Off, _) => sockets::detach(pin_dir),
+        (SocketPath::Host | SocketPath::All, Some(cgroup)) => sockets::attach(programs, pin_dir, cgroup),
+        (SocketPath::Host | SocketPath::All, None) => {
+            sockets::default_cgroup().and_then(|cgroup| sockets::attach(programs, pin_dir, &cgroup))
+        }
+    };
+    if let Err(failure) = served {
+        warn!("{}; sockets are not translated (--socket-path off), only packets", with_causes(&failure));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one writer of the maps: takes events in, and makes the maps hold what they ask for.
 
+use super::grace::Grace;
 use crate::{
     dataplane::{
         Dataplane, DataplaneError, Operation,
@@ -14,7 +15,7 @@ use crate::{
 use mcs_proxy_ebpf::abi::Address;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tracing::{error, info, warn};
 
@@ -24,6 +25,7 @@ pub struct Writer<D> {
     dataplane: D,
     table: Table,
     model: Model,
+    grace: Grace,
     resolver: Resolver,
     tracker: ProblemTracker,
     /// Services that changed since the last commit.
@@ -86,6 +88,7 @@ impl<D: Dataplane> Writer<D> {
             dataplane,
             table,
             model,
+            grace: Grace::new(Duration::ZERO),
             resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
             affected: BTreeSet::new(),
@@ -93,6 +96,12 @@ impl<D: Dataplane> Writer<D> {
             rejected: BTreeMap::new(),
             shortages: Vec::new(),
         })
+    }
+
+    /// The same, for so long not believing that the last EndpointSlice of a Service is gone.
+    #[must_use]
+    pub fn doubting_deletions_for(self, time: Duration) -> Self {
+        Self { grace: Grace::new(time), ..self }
     }
 
     /// The same, with these limits for what other clusters may bring. Before the first event.
@@ -103,12 +112,17 @@ impl<D: Dataplane> Writer<D> {
     }
 
     /// Takes an event in. The maps change with the next [`Self::commit`], so that a burst of events is one change.
-    pub fn take(&mut self, event: Event) {
-        self.affected.extend(self.model.apply(event));
+    pub fn take(&mut self, event: Event, now: Instant) {
+        if let Some(event) = self.grace.withhold(event, &self.model, now) {
+            self.affected.extend(self.model.apply(event));
+        }
     }
 
     /// Makes the maps hold what the events so far ask for.
     pub fn commit(&mut self, now: Instant) -> Commit {
+        for event in self.grace.release(&self.model, now) {
+            self.affected.extend(self.model.apply(event));
+        }
         if !self.model.is_synced() {
             self.report_problems();
             return Commit::Idle;
@@ -183,7 +197,7 @@ impl<D: Dataplane> Writer<D> {
     /// When to call [`Self::commit`] even if nothing was taken in.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        self.resolver.due()
+        self.resolver.due().into_iter().chain(self.grace.due()).min()
     }
 
     /// What people are told of what the maps hold.

@@ -56,7 +56,7 @@ fn assert_programmed(writer: &mut Writer<FakeDataplane>) {
 fn synced(objects: [(ObjectKind, Vec<Object>); 2]) -> Writer<FakeDataplane> {
     let mut writer = writer(FakeDataplane::new(&SIZES));
     for (kind, objects) in objects {
-        writer.take(Event::Replaced(kind, objects));
+        writer.take(Event::Replaced(kind, objects), Instant::now());
     }
     assert_programmed(&mut writer);
     writer
@@ -73,10 +73,10 @@ fn story() -> Writer<FakeDataplane> {
 fn the_maps_follow_the_events() {
     let mut writer = story();
     assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.10.0.6"]);
-    writer.take(Event::Applied(slice("serve", &["10.10.0.6", "10.12.0.6"])));
+    writer.take(Event::Applied(slice("serve", &["10.10.0.6", "10.12.0.6"])), Instant::now());
     assert_programmed(&mut writer);
     assert_eq!(backends(&writer, "10.13.181.116").unwrap().len(), 2);
-    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")));
+    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")), Instant::now());
     assert_programmed(&mut writer);
     assert_eq!(backends(&writer, "10.13.181.116"), None);
     assert_eq!(writer.commit(Instant::now()), Commit::Idle);
@@ -86,10 +86,14 @@ fn the_maps_follow_the_events() {
 fn what_the_maps_hold_from_before_stays_until_every_source_has_synced() {
     let before = story().dataplane;
     let mut writer = writer(before);
-    writer.take(Event::Replaced(ObjectKind::Service, vec![service("serve", "10.13.181.116")]));
+    writer
+        .take(Event::Replaced(ObjectKind::Service, vec![service("serve", "10.13.181.116")]), Instant::now());
     assert_eq!(writer.commit(Instant::now()), Commit::Idle);
     assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.10.0.6"]);
-    writer.take(Event::Replaced(ObjectKind::EndpointSlice, vec![slice("serve", &["10.10.0.6"])]));
+    writer.take(
+        Event::Replaced(ObjectKind::EndpointSlice, vec![slice("serve", &["10.10.0.6"])]),
+        Instant::now(),
+    );
     assert_programmed(&mut writer);
     assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.10.0.6"]);
 }
@@ -97,8 +101,11 @@ fn what_the_maps_hold_from_before_stays_until_every_source_has_synced() {
 #[test]
 fn what_is_gone_at_a_restart_is_swept_once_every_source_has_synced() {
     let mut writer = writer(story().dataplane);
-    writer.take(Event::Replaced(ObjectKind::Service, vec![service("other", "10.13.0.9")]));
-    writer.take(Event::Replaced(ObjectKind::EndpointSlice, vec![slice("other", &["10.10.0.7"])]));
+    writer.take(Event::Replaced(ObjectKind::Service, vec![service("other", "10.13.0.9")]), Instant::now());
+    writer.take(
+        Event::Replaced(ObjectKind::EndpointSlice, vec![slice("other", &["10.10.0.7"])]),
+        Instant::now(),
+    );
     assert_programmed(&mut writer);
     assert_eq!(backends(&writer, "10.13.181.116"), None);
     assert_eq!(backends(&writer, "10.13.0.9").unwrap(), ["10.10.0.7"]);
@@ -109,9 +116,9 @@ fn a_refusal_at_any_step_leaves_the_maps_consistent_and_is_made_good() {
     for step in 0.. {
         let mut writer = story();
         writer.dataplane.fail_at(step);
-        writer.take(Event::Applied(service("other", "10.13.0.9")));
-        writer.take(Event::Applied(slice("other", &["10.10.0.7"])));
-        writer.take(Event::Applied(slice("serve", &["10.12.0.6"])));
+        writer.take(Event::Applied(service("other", "10.13.0.9")), Instant::now());
+        writer.take(Event::Applied(slice("other", &["10.10.0.7"])), Instant::now());
+        writer.take(Event::Applied(slice("serve", &["10.12.0.6"])), Instant::now());
         let commit = writer.commit(Instant::now());
         let seen = backends(&writer, "10.13.181.116").unwrap();
         assert!(seen == ["10.10.0.6"] || seen == ["10.12.0.6"], "step {step}: {seen:?}");
@@ -130,7 +137,7 @@ fn a_refusal_at_any_step_leaves_the_maps_consistent_and_is_made_good() {
 #[test]
 fn a_refusal_at_an_idle_moment_is_known_to_need_another_try() {
     let mut writer = story();
-    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")));
+    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")), Instant::now());
     assert_programmed(&mut writer);
     writer.dataplane.fail_at(0);
     writer.reclaim();
@@ -148,10 +155,10 @@ fn what_does_not_fit_leaves_the_others_alone_and_enters_once_there_is_room() {
         (1..=9).filter(|i| backends(writer, &format!("10.13.0.{i}")).is_some()).collect::<Vec<_>>()
     };
     assert_eq!(in_maps(&writer), (1..=8).collect::<Vec<_>>());
-    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "s0")));
+    writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "s0")), Instant::now());
     assert_programmed(&mut writer);
     // Room is only there after the grace period of what left, which the next change waits for.
-    writer.take(Event::Applied(slice("s1", &["10.10.0.7"])));
+    writer.take(Event::Applied(slice("s1", &["10.10.0.7"])), Instant::now());
     assert_programmed(&mut writer);
     assert_eq!(in_maps(&writer), (2..=9).collect::<Vec<_>>());
 }

@@ -298,7 +298,7 @@ fn pinned(pins: &PinDir) -> Result<Vec<(u32, PathBuf)>, LinkError> {
 }
 
 /// Detaches at once, and removes the pin.
-fn unpin(path: &Path) -> Result<(), LinkError> {
+pub(super) fn unpin(path: &Path) -> Result<(), LinkError> {
     if let Ok(link) = sys::object_get(path, Access::ReadWrite)
         && let Err(error) = sys::link_detach(link.as_fd())
     {

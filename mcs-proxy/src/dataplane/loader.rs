@@ -4,16 +4,17 @@ use super::{
     flows::{TickRate, Timeouts},
     hairpin::Hairpin,
     pins::{PinDir, PinsError},
+    sockets::SocketHook,
     sys::{self, Access, MapShape, SysError},
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{MapData, MapError, ProgramArray},
-    programs::{ProgramError, SchedClassifier},
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier},
     util::KernelVersion,
 };
 use aya_log::EbpfLogger;
-use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes, Stage};
+use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes, SocketScope, Stage};
 use std::{
     fmt, fs, io,
     os::fd::{AsFd, BorrowedFd},
@@ -91,6 +92,9 @@ const CLOCK: &str = "clock";
 /// Linux 5.12 is the first whose atomic add returns what was there before (`BPF_FETCH`): the cursor needs it.
 const MINIMUM_KERNEL: (&str, KernelVersion) = ("5.12", KernelVersion::new(5, 12, 0));
 
+/// The first with `bpf_set_retval`.
+const SET_RETVAL_KERNEL: KernelVersion = KernelVersion::new(5, 18, 0);
+
 /// Says what stands in the way of [`load`], without changing anything.
 pub fn preflight(dir: &PinDir) -> Result<(), Refusal> {
     // Numbers of capabilities(7).
@@ -116,6 +120,8 @@ pub struct Options {
     pub flows_per_interface: u32,
     /// How long established flows may be silent before the programs forget them.
     pub timeouts: Timeouts,
+    /// Which sockets the socket path serves, if any.
+    pub socket_path: Option<SocketScope>,
     pub hairpin: Hairpin,
     /// Whether the programs log.
     pub bpf_log: bool,
@@ -124,7 +130,7 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, hairpin, timeouts, bpf_log } = options;
+    let Options { sizes, flows_per_interface, hairpin, socket_path, timeouts, bpf_log } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
@@ -133,14 +139,21 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     let level: u8 = if *bpf_log { u8::MAX } else { 0 };
     let [hairpin_v4, hairpin_v6] = hairpin.addresses();
     let mut loader = EbpfLoader::new();
+    let socket_scope = socket_path.map_or(0, |scope| scope as u32);
+    // 0 is no namespace's. Where the kernel does not tell, attaching the programs for sockets says so.
+    let host_netns = sys::netns_cookie().unwrap_or(0);
+    let has_set_retval = u32::from(KernelVersion::current().is_ok_and(|kernel| kernel >= SET_RETVAL_KERNEL));
     let rate = TickRate::of_this_kernel().map_err(Refusal::from)?;
     let (ticks_per_second, silences) = (rate.per_second(), timeouts.silences(rate));
     loader
         .override_global(aya_log::LEVEL, &level, false)
         .override_global("FLOWS_PER_INTERFACE", flows_per_interface, true)
+        .override_global("TICKS_PER_SECOND", &ticks_per_second, true)
+        .override_global("SOCKET_SCOPE", &socket_scope, true)
+        .override_global("HOST_NETNS", &host_netns, true)
+        .override_global("HAS_SET_RETVAL", &has_set_retval, true)
         .override_global("HAIRPIN_V4", &hairpin_v4, true)
         .override_global("HAIRPIN_V6", &hairpin_v6, true)
-        .override_global("TICKS_PER_SECOND", &ticks_per_second, true)
         .override_global("SILENCES", &silences, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
@@ -150,7 +163,8 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     let logger = bpf_log.then(|| EbpfLogger::init(&mut ebpf)).transpose().map_err(LoadError::Log)?;
     let mut programs = Programs { ebpf };
     for name in [FROM_POD, TO_POD, CLOCK].into_iter().chain(Stage::ALL.map(Stage::as_str)) {
-        load_patiently(programs.get(name)?).map_err(|source| LoadError::Program { name, source })?;
+        let program = programs.get(name)?;
+        patiently(|| program.load()).map_err(|source| LoadError::Program { name, source })?;
     }
     // Before anything is attached; and an earlier daemon's programs go on with the new ones from here on.
     enter_stages(&mut programs.ebpf)?;
@@ -159,10 +173,10 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
 }
 
 /// The verifier gives up with EAGAIN when a signal arrives meanwhile; libbpf tries five times, and so do we.
-pub fn load_patiently(program: &mut SchedClassifier) -> Result<(), ProgramError> {
+pub fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     let mut tries = 1;
     loop {
-        match program.load() {
+        match load() {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.kind() == io::ErrorKind::WouldBlock && tries < 5 =>
             {
@@ -200,6 +214,20 @@ impl Programs {
 
     pub fn classifier(&mut self, direction: Direction) -> Result<&mut SchedClassifier, LoadError> {
         self.get(program_name(direction))
+    }
+
+    /// Loads the program of a hook for sockets, if it is not loaded yet. Not with the others: a kernel that refuses it
+    /// still serves packets.
+    pub fn socket(&mut self, hook: SocketHook) -> Result<BorrowedFd<'_>, LoadError> {
+        let name = hook.as_str();
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::Incomplete { what: "program", name })?;
+        let error = |source| LoadError::Program { name, source };
+        let program: &mut CgroupSockAddr = program.try_into().map_err(error)?;
+        match patiently(|| program.load()) {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(source) => return Err(error(source)),
+        }
+        Ok(program.fd().map_err(error)?.as_fd())
     }
 
     fn get(&mut self, name: &'static str) -> Result<&mut SchedClassifier, LoadError> {
@@ -299,7 +327,9 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         MapName::BackendState | MapName::BackendCounters => Some("--max-backends"),
         MapName::Flows | MapName::Replies | MapName::Roster => Some("--max-flows"),
         MapName::Transient | MapName::TransientReplies => Some("--max-transient-flows"),
+        MapName::SocketBackends | MapName::SocketOrigins => Some("--max-sockets"),
         MapName::Hot
+        | MapName::SocketPeers
         | MapName::InterfaceFlows
         | MapName::Rejects
         | MapName::Interfaces

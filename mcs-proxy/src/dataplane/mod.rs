@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod links;
 pub mod loader;
 pub mod pins;
+pub mod sockets;
 pub mod sys;
 pub mod table;
 

@@ -3,6 +3,7 @@
 
 use super::{
     FlowRef, frontend_key,
+    sockets::SocketHook,
     sys::{self, Access, MappedWords, SysError},
 };
 use crate::desired::FrontendKey;
@@ -91,6 +92,16 @@ impl PinDir {
         self.links().join(format!("{ifindex}-{}", link_suffix(direction)))
     }
 
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        self.versioned.join("sockets")
+    }
+
+    #[must_use]
+    pub fn socket_link(&self, hook: SocketHook) -> PathBuf {
+        self.sockets().join(hook.as_str())
+    }
+
     /// Refuses a place where nothing can be pinned, without creating anything.
     pub fn check(&self) -> Result<(), PinsError> {
         let existing = self.pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
@@ -104,12 +115,13 @@ impl PinDir {
     /// Makes the directories, for root alone.
     pub fn create(&self) -> Result<(), PinsError> {
         self.check()?;
-        let path = self.links();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| PinsError::Directory { path, source })
+        [self.links(), self.sockets()].into_iter().try_for_each(|path| {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(|source| PinsError::Directory { path, source })
+        })
     }
 
     /// Opens a pinned map.
@@ -293,6 +305,8 @@ impl Pins {
         Ok(cpus.iter().fold(BackendCounters::default(), |sum, cpu| BackendCounters {
             flows: sum.flows.wrapping_add(cpu.flows),
             first_replies: sum.first_replies.wrapping_add(cpu.first_replies),
+            connects: sum.connects.wrapping_add(cpu.connects),
+            pad: 0,
             bytes: sum.bytes.wrapping_add(cpu.bytes),
         }))
     }

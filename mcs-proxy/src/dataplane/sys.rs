@@ -12,7 +12,7 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::{ffi::OsStrExt, net::UnixDatagram},
     },
     path::Path,
     ptr::{self, NonNull},
@@ -149,6 +149,47 @@ pub fn tcx_link_create(program: BorrowedFd<'_>, ifindex: u32, hook: TcxHook) -> 
     };
     // SAFETY: the attribute is BPF_LINK_CREATE's, has no pointers, and a link descriptor comes back.
     unsafe { bpf_fd(Command::LinkCreate, &mut attr) }
+}
+
+/// Attaches a program to a cgroup, beside those of others. The link lives as long as the descriptor or a pin.
+///
+/// `hook`: a number of `enum bpf_attach_type`.
+///
+/// # Errors
+///
+/// EBADF if the directory is not of a cgroup2, EINVAL where the kernel does not know the hook.
+pub fn cgroup_link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook: u32) -> Result<OwnedFd> {
+    #[repr(C)]
+    struct Attr {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let mut attr = Attr { prog_fd: raw(program), target_fd: raw(cgroup), attach_type: hook, flags: 0 };
+    // SAFETY: the attribute is BPF_LINK_CREATE's, has no pointers, and a link descriptor comes back.
+    unsafe { bpf_fd(Command::LinkCreate, &mut attr) }
+}
+
+/// The cgroup and the hook of a cgroup link; `None` if the descriptor is a link of another type. The cgroup is 0 when
+/// it is gone, else the inode of its directory.
+pub fn cgroup_link_info(link: BorrowedFd<'_>) -> Result<Option<(u64, u32)>> {
+    const BPF_LINK_TYPE_CGROUP: u32 = 3;
+    /// `struct bpf_link_info` with its largest member in place of the union.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        kind: u32,
+        id: u32,
+        program_id: u32,
+        pad: u32,
+        cgroup: u64,
+        attach_type: u32,
+        rest: [u32; 9],
+    }
+    let mut info = Info::default();
+    info_by_fd(link, &mut info)?;
+    Ok((info.kind == BPF_LINK_TYPE_CGROUP).then_some((info.cgroup, info.attach_type)))
 }
 
 /// Puts another program behind a link, in one step: no packet sees neither or both.
@@ -518,11 +559,44 @@ pub fn effective_capabilities() -> Result<u64> {
     Ok(u64::from(data[0].effective) | (u64::from(data[1].effective) << 32))
 }
 
+/// The kernel's number of this thread's network namespace, as `bpf_get_netns_cookie` returns it.
+///
+/// # Errors
+///
+/// ENOPROTOOPT before Linux 5.14.
+pub fn netns_cookie() -> Result<u64> {
+    let socket = UnixDatagram::unbound().map_err(|source| SysError { call: "socket", source })?;
+    let mut cookie = 0_u64;
+    let mut size = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the option is a u64, and the kernel is told that there is room for one.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            ptr::from_mut(&mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    if result < 0 { Err(SysError::last("getsockopt(SO_NETNS_COOKIE)")) } else { Ok(cookie) }
+}
+
 /// `include/uapi/linux/magic.h`
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
 
+const CGROUP2_MAGIC: libc::__fsword_t = 0x6367_7270;
+
 /// Whether a path is on a BPF file system.
 pub fn is_bpffs(path: &Path) -> Result<bool> {
+    Ok(file_system(path)? == BPF_FS_MAGIC)
+}
+
+/// Whether a path is on a cgroup2 file system.
+pub fn is_cgroup2(path: &Path) -> Result<bool> {
+    Ok(file_system(path)? == CGROUP2_MAGIC)
+}
+
+fn file_system(path: &Path) -> Result<libc::__fsword_t> {
     let path = CString::new(path.as_os_str().as_bytes())
         .map_err(|error| SysError { call: "statfs", source: io::Error::other(error) })?;
     let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
@@ -531,7 +605,7 @@ pub fn is_bpffs(path: &Path) -> Result<bool> {
         return Err(SysError::last("statfs"));
     }
     // SAFETY: statfs succeeded, so it has filled the structure.
-    Ok(unsafe { found.assume_init() }.f_type == BPF_FS_MAGIC)
+    Ok(unsafe { found.assume_init() }.f_type)
 }
 
 /// The kernel's CONFIG_HZ: the coarse clocks tick once a jiffy (clock_getres(2)).

@@ -154,6 +154,17 @@ impl Model {
         self.misnaming.name()
     }
 
+    /// A slice by its own name.
+    #[must_use]
+    pub fn slice(&self, key: &NamespacedName) -> Option<&EndpointSlice> {
+        self.slices.get(key)
+    }
+
+    /// All slices, whether or not their Service is there.
+    pub fn slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.all()
+    }
+
     /// All that is wrong with objects and files now, by object.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         let told = self.unreadable.values().flatten().chain(self.flaws.values().flatten());

@@ -5,6 +5,7 @@
 //! command line can tell names while no daemon runs. The maps are the truth: a name is only ever put beside what they
 //! hold.
 
+use super::json_file;
 use crate::{
     desired::{EndpointVerdict, Frontend, FrontendKey, Judged, JudgedEndpoint, Resolver},
     model::{Model, SourceCluster},
@@ -12,8 +13,7 @@ use crate::{
 use mcs_proxy_ebpf::abi::Protocol;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
-    io::{self, BufReader, BufWriter, Write as _},
+    io,
     net::{IpAddr, SocketAddr},
     path::Path,
 };
@@ -122,11 +122,7 @@ impl Catalog {
     /// # Errors
     /// The file is there but cannot be read.
     pub fn read(run_dir: &Path) -> io::Result<Self> {
-        match fs::File::open(run_dir.join(FILE)) {
-            Ok(file) => Ok(serde_json::from_reader(BufReader::new(file))?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error),
-        }
+        json_file::read(run_dir, FILE)
     }
 
     /// Puts this catalog in the place of the last one; a reader sees one or the other.
@@ -134,12 +130,7 @@ impl Catalog {
     /// # Errors
     /// The run directory cannot be made or written to.
     pub fn write(&self, run_dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(run_dir)?;
-        let partial = run_dir.join(format!("{FILE}.partial"));
-        let mut file = BufWriter::new(fs::File::create(&partial)?);
-        serde_json::to_writer(&mut file, self)?;
-        file.flush()?;
-        fs::rename(partial, run_dir.join(FILE))
+        json_file::write(run_dir, FILE, self)
     }
 }
 

@@ -2,5 +2,7 @@
 
 pub mod catalog;
 mod causes;
+pub mod interfaces;
+mod json_file;
 
 pub use causes::with_causes;

@@ -26,6 +26,7 @@ pub(crate) const SIZES: MapSizes = MapSizes {
     transient: 256,
     affinity: 16,
     fragments: 16,
+    sockets: 16,
 };
 
 pub(crate) const fn options(sizes: &MapSizes) -> Options {
@@ -34,6 +35,7 @@ pub(crate) const fn options(sizes: &MapSizes) -> Options {
         flows_per_interface: sizes.flows,
         hairpin: Hairpin::DEFAULT,
         timeouts: Timeouts::DEFAULT,
+        socket_path: None,
         bpf_log: false,
     }
 }

@@ -22,6 +22,7 @@ const SIZES: MapSizes = MapSizes {
     transient: 4096,
     affinity: 256,
     fragments: 16,
+    sockets: 16,
 };
 
 /// How often a Service's endpoints are swapped, all Services together; `MCS_PROXY_SWAPS=1000000` is what a release is

@@ -3,7 +3,10 @@
 use crate::stage::{Stage, v4, v6};
 use anyhow::{Context, Result, ensure};
 use mcs_proxy::dataplane::sys::{TcxHook, tcx_query};
-use mcs_proxy_tests::client;
+use mcs_proxy_tests::{
+    client::{self, Connection},
+    karmada::Service,
+};
 use std::{
     collections::BTreeSet,
     fs, thread,
@@ -89,18 +92,23 @@ fn an_interface_that_is_made_anew_while_messages_are_lost_is_served() -> Result<
 }
 
 #[test]
-fn an_interface_that_is_gone_leaves_no_link_and_no_pin_behind() -> Result<()> {
-    let stage = Stage::new()?;
+fn an_interface_that_is_gone_leaves_no_link_no_pin_and_no_flow_behind() -> Result<()> {
+    let opted_in = |service: Service| service.annotated("enabled", "true");
+    let stage = Stage::with(opted_in, &["--flow-scan-interval", "1s"])?;
     let before = pinned(&stage)?;
     for round in 0..3 {
         let address = format!("10.12.0.{}", 50 + round);
         let pod = stage.world.add_pod(&stage.node, &format!("passing-{round}"), &[&address])?;
-        client::http(&pod.namespace, v4()?, 3)?;
+        let mut connection = Connection::open(&pod.namespace, v4()?)?;
+        connection.ask()?;
+        client::udp(&pod.namespace, v4()?, 3)?;
         let index = index_of(&stage, &pod.host_interface)?;
         wait_for("programs on the pod's interface", || Ok(attached(&stage, index)? == [1, 1]))?;
+        assert_eq!(stage.daemon.connections()?, 4);
         assert_eq!(pinned(&stage)?.len(), before.len() + 1, "round {round}");
         stage.node.namespace.ip(&format!("link del {}", pod.host_interface))?;
         wait_for("end of its pins", || Ok(pinned(&stage)? == before))?;
+        wait_for("end of its flows", || Ok(stage.daemon.connections()? == 0))?;
     }
     Ok(())
 }

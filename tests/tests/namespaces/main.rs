@@ -7,6 +7,7 @@ mod changes;
 mod hairpin;
 mod interfaces;
 mod neighbours;
+mod sockets;
 mod spread;
 mod stage;
 mod tiers;

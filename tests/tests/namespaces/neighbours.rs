@@ -3,11 +3,17 @@
 use crate::stage::{PODS, PODS_V6, Stage, VIP, VIP_V6, v4, v6};
 use anyhow::Result;
 use mcs_proxy_tests::{
-    Daemon,
-    bpf::{End, Observer, Place, Way},
+    Daemon, Pod,
+    bpf::{End, Observer, Place, Shortcut, Way},
     client,
+    karmada::Service,
 };
-use std::net::IpAddr;
+use std::{
+    any::Any,
+    net::{IpAddr, SocketAddr, TcpStream},
+    thread,
+    time::Duration,
+};
 
 /// Datagrams of each family.
 const NUMBER: u64 = 12;
@@ -64,7 +70,7 @@ fn exchange(stage: &Stage) -> Result<()> {
 
 #[test]
 fn programs_of_others_see_each_packet_as_it_is_at_their_place() -> Result<()> {
-    let opted_in = |service: mcs_proxy_tests::karmada::Service| service.annotated("enabled", "true");
+    let opted_in = |service: Service| service.annotated("enabled", "true");
     let mut stage = Stage::with(opted_in, &["--exclude-interface", "vethclient"])?;
     stage.node.namespace.tc(&format!("qdisc add dev {} clsact", stage.client.host_interface))?;
     let from_pod_classified = Sight::attach(&stage, At::Classifier(Way::Ingress))?;
@@ -108,4 +114,65 @@ fn programs_of_others_see_each_packet_as_it_is_at_their_place() -> Result<()> {
     assert_eq!(after.counts()?, (4 * NUMBER, 8));
     assert_eq!(from_pod.counts()?, (0, 6 * NUMBER + 8));
     Ok(())
+}
+
+/// Connections from a pod at once, all of which fail.
+fn fail_to_connect(pod: &Pod, service: SocketAddr) -> Result<()> {
+    let connect = move || TcpStream::connect_timeout(&service, Duration::from_millis(2500)).is_err();
+    let attempts: Vec<_> = (0..4).map(|_| pod.namespace.clone()).collect();
+    let attempts = attempts
+        .into_iter()
+        .map(|namespace| thread::spawn(move || namespace.run(move || anyhow::Ok(connect()))));
+    for attempt in attempts.collect::<Vec<_>>() {
+        assert!(attempt.join().unwrap()?, "a connection came about");
+    }
+    Ok(())
+}
+
+/// Answers that do not come by our hook are reported, with the interface, in the log and by `services`, until they do.
+fn is_found_out(
+    service: SocketAddr,
+    neighbour: impl FnOnce(&Stage) -> Result<Vec<Box<dyn Any>>>,
+) -> Result<()> {
+    let opted_in = |service: Service| service.annotated("enabled", "true");
+    let mut stage = Stage::with(opted_in, &["--flow-scan-interval", "1s"])?;
+    let other = stage.world.add_pod(&stage.node, "other", &["10.12.0.70", "fd10:12::70"])?;
+    client::http(&other.namespace, service, 4)?;
+    let bypass = neighbour(&stage)?;
+    fail_to_connect(&stage.client, service)?;
+    stage.daemon.wait_for_warning("interface vethclient")?;
+    let shown = stage.daemon.show(&["services"])?;
+    assert!(shown.contains("Warning: interface vethclient"), "{shown}");
+    assert!(!stage.daemon.log().contains("interface vethother"), "{}", stage.daemon.log());
+
+    drop(bypass);
+    client::http(&stage.client.namespace, service, 2)?;
+    stage.daemon.wait_for_log("no longer without answers")?;
+    assert!(!stage.daemon.show(&["services"])?.contains("Warning"));
+    Ok(())
+}
+
+#[test]
+fn a_neighbour_that_ends_the_chain_before_us_is_found_out() -> Result<()> {
+    for (service, pods) in [(v4()?, PODS), (v6()?, PODS_V6)] {
+        is_found_out(service, |stage| {
+            let (node, interface) = (&stage.node.namespace, &stage.client.host_interface);
+            let hide = |pod: &str| -> Result<Box<dyn Any>> {
+                let what = (End::Source, pod.parse()?);
+                Ok(Box::new(Observer::hide(node, interface, (Way::Egress, Place::First), what)?))
+            };
+            pods.into_iter().map(hide).collect()
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_neighbour_that_redirects_to_the_pods_end_is_found_out() -> Result<()> {
+    is_found_out(v4()?, |stage| {
+        let shortcut = |(interface, pod): (&str, &str)| -> Result<Box<dyn Any>> {
+            Ok(Box::new(Shortcut::attach(&stage.node.namespace, interface, pod.parse()?, &stage.client)?))
+        };
+        [("eth0", PODS[0]), ("vethserve-2", PODS[1])].into_iter().map(shortcut).collect()
+    })
 }

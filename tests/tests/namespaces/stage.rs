@@ -21,6 +21,8 @@ pub(crate) struct Stage {
     pub(crate) pods: Vec<Pod>,
     pub(crate) manifests: Manifests,
     pub(crate) node: Node,
+    /// Of the other cluster; no daemon runs there.
+    pub(crate) remote: Node,
     pub(crate) world: World,
 }
 
@@ -53,7 +55,7 @@ impl Stage {
         }
         let source = format!("directory={}", manifests.folder().display());
         let daemon = Daemon::start_with(&node, &[&["--source", &source], arguments].concat())?;
-        Ok(Self { daemon, client, pods, manifests, node, world })
+        Ok(Self { daemon, client, pods, manifests, node, remote, world })
     }
 
     /// Waits until every frontend of `serve` has so many endpoints.

@@ -19,6 +19,7 @@ const SIZES: MapSizes = MapSizes {
     transient: 256,
     affinity: 16,
     fragments: 16,
+    sockets: 16,
 };
 
 /// Both families; a frontend with both backends in round robin.

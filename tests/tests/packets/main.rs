@@ -332,7 +332,17 @@ fn corrupt_maps_pass_packets_and_remember_nothing() {
     for (what, damage) in damages {
         each_case(|net, protocol, programs| {
             let algorithm = Algorithm::RoundRobin;
-            damage(programs, Header { count: 2, service: 1, frontend: 1, algorithm, affinity_seconds: 0 });
+            damage(
+                programs,
+                Header {
+                    count: 2,
+                    service: 1,
+                    frontend: 1,
+                    algorithm,
+                    affinity_seconds: 0,
+                    packets_only: false,
+                },
+            );
             let packet = opening(protocol, net.client, net.vip, 1).bytes();
             let outcome = programs.from_pod(&packet);
             assert_eq!((outcome.verdict, outcome.bytes), (Verdict::Corrupt, packet), "{what}");

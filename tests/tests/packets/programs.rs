@@ -8,7 +8,7 @@ use aya::{
 use caps::{CapSet, Capability};
 use mcs_proxy::dataplane::{
     hairpin::Hairpin,
-    loader::{enter_stages, load_patiently},
+    loader::{enter_stages, patiently},
 };
 use mcs_proxy_ebpf::abi::{
     self, Affinity, AffinityKey, Algorithm, BackendCounters, BackendState, Direction, Element, Flow,
@@ -44,6 +44,7 @@ pub(crate) const SMALL: MapSizes = MapSizes {
     transient: 1024,
     affinity: 64,
     fragments: 64,
+    sockets: 64,
 };
 
 pub(crate) struct Programs {
@@ -127,6 +128,7 @@ impl Programs {
             frontend: index,
             algorithm: frontend.algorithm,
             affinity_seconds: frontend.affinity_seconds,
+            packets_only: false,
         };
         self.set_element(extent, Element::header(&header));
         for (offset, (address, backend)) in frontend.slots.iter().enumerate() {
@@ -239,6 +241,8 @@ impl Programs {
         cpus.iter().fold(BackendCounters::default(), |sum, cpu| BackendCounters {
             flows: sum.flows + cpu.flows,
             first_replies: sum.first_replies + cpu.first_replies,
+            connects: sum.connects + cpu.connects,
+            pad: 0,
             bytes: sum.bytes + cpu.bytes,
         })
     }
@@ -380,7 +384,7 @@ fn load(sizes: &MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> (E
     let mut ebpf = loader.load(mcs_proxy::EBPF_OBJECT).expect("the maps");
     for name in ["from_pod", "to_pod", "open", "hairpin", "clock", "empty"] {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
-        load_patiently(program).unwrap_or_else(|error| panic!("{name}: {error:#?}"));
+        patiently(|| program.load()).unwrap_or_else(|error| panic!("{name}: {error:#?}"));
     }
     let stages = enter_stages(&mut ebpf).expect("the stages");
     (ebpf, stages)

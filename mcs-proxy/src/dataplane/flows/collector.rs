@@ -3,7 +3,7 @@
 //! The programs date each flow about once a second. Both halves go together, and nothing goes that a packet has
 //! renewed meanwhile. Transient flows would be evicted in time; they go too, so that what is listed is what there is.
 
-use super::{Clock, FlowsError, Timeouts};
+use super::{Answers, Clock, FlowsError, Timeouts};
 use crate::dataplane::{
     pins::PinDir,
     sys::{self, Access, MappedWords},
@@ -44,6 +44,8 @@ pub struct Collected {
     pub expired: usize,
     /// Halves without their other, forgotten.
     pub orphans: usize,
+    /// What is known of answers, from all flows.
+    pub answers: Answers,
     /// Every VIP and backend address that flows refer to, those that this scan forgot included: for
     /// [`Table::release_hot`](crate::dataplane::table::Table::release_hot).
     pub referenced: BTreeSet<HotAddress>,
@@ -147,6 +149,7 @@ impl Tier {
                     orphans.remove(&reply_key(tuple, flow));
                 }
             }
+            collected.answers.note(flow, judge.clock.rate().age(judge.now, flow.last_seen));
             references.note((Direction::FromPod, flow.vip));
             references.note((Direction::ToPod, flow.backend));
         })?;

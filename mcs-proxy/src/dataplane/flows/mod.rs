@@ -1,9 +1,11 @@
 //! Old flows, and what flows refer to.
 
+mod answers;
 mod clock;
 mod collector;
 mod timeouts;
 
+pub use answers::{Answers, Silence};
 pub use clock::{Clock, TickRate};
 pub use collector::{Collected, Collector, GONE, reply_key};
 pub use timeouts::Timeouts;

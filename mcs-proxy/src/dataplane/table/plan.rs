@@ -211,6 +211,7 @@ impl Planner<'_> {
             frontend: entry.frontend,
             algorithm: wanted.algorithm,
             affinity_seconds: wanted.affinity_seconds,
+            packets_only: false,
         };
         let slots = wanted.slots.iter().map(|target| {
             let backend = entry.backends.get(target).map_or(0, |backend| backend.id);

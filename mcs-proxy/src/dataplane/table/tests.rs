@@ -16,6 +16,7 @@ const SIZES: MapSizes = MapSizes {
     transient: 8,
     affinity: 8,
     fragments: 8,
+    sockets: 8,
 };
 
 fn key(n: u8) -> FrontendKey {

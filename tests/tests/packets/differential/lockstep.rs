@@ -22,6 +22,7 @@ const SIZES: MapSizes = MapSizes {
     transient: 4096,
     affinity: 4096,
     fragments: 16,
+    sockets: 16,
 };
 
 /// How often a packet may draw a backend: once, and again where a tuple is taken.

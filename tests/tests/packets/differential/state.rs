@@ -62,7 +62,14 @@ impl Lockstep {
             .collect();
         let extent = 16 + 8 * index;
         let count = u32::try_from(slots.len()).unwrap();
-        let header = Header { count, service: index, frontend: index, algorithm, affinity_seconds };
+        let header = Header {
+            count,
+            service: index,
+            frontend: index,
+            algorithm,
+            affinity_seconds,
+            packets_only: false,
+        };
         self.programs.set_element(extent, Element::header(&header));
         for (slot, element) in slots.iter().zip(extent + 1..) {
             self.programs.set_element(element, Element::slot(slot));
