@@ -239,6 +239,7 @@ mod tests {
             flows_per_interface: 250,
             hairpin: Hairpin::DEFAULT,
             timeouts: Timeouts::DEFAULT,
+            socket_path: None,
             bpf_log: false,
         };
         let refused = Refusals { established: 5, transient: 0 };

@@ -17,6 +17,7 @@ const SIZES: MapSizes = MapSizes {
     transient: 256,
     affinity: 16,
     fragments: 16,
+    sockets: 8,
 };
 
 /// Longer than any timeout: TCP's five days, four ticks a second.
