@@ -3,7 +3,7 @@
 use crate::{maps, shape::Shape};
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use core::ptr;
-use mcs_proxy_ebpf::abi::{Fragment, FragmentKey};
+use mcs_proxy_ebpf::abi::{Fragment, FragmentKey, Tuple};
 
 /// This CPU's, see [`maps::aside`].
 #[repr(C)]
@@ -16,6 +16,8 @@ pub(crate) struct Aside {
     shape: u64,
     /// What [`forget`] forgets.
     word: u64,
+    /// Of the flow that is opened.
+    pub(crate) key: Tuple,
     pub(crate) fragment_key: FragmentKey,
     pub(crate) fragment: Fragment,
 }

@@ -5,7 +5,7 @@ use crate::{
     flow,
     lookup::Choice,
     maps::{self, Tier},
-    packet::{self, Network, Packet},
+    packet::{self, Packet},
     shape,
     tcx::{interface, key_of},
 };
@@ -123,7 +123,8 @@ pub(crate) fn is_taken_by_the_pod(
 /// A packet from a pod straight to a backend. If it opens a connection that is on the wire what a flow of the same
 /// pod is, that flow gives way if it is over; else the packet must.
 #[inline(never)]
-pub(crate) fn check_direct(ctx: &TcContext, network: Network) -> Verdict {
+pub(crate) fn check_direct(ctx: &TcContext) -> Verdict {
+    let Ok(network) = packet::network(ctx) else { return Verdict::NotOurs };
     let Ok(shape) = shape::find(ctx, &network) else { return Verdict::NotOurs };
     let Ok(packet) = packet::anywhere(ctx, network, shape) else { return Verdict::NotOurs };
     if !packet.is_syn() {

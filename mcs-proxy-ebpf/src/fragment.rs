@@ -94,7 +94,7 @@ pub(crate) fn follow(ctx: &TcContext, network: &Network, shape: Shape, end: End)
         }
     }
     rewrite_address(ctx, network.v4, end, old, &fragment.address)?;
-    let bytes = network.bytes(ctx);
+    let bytes = u64::from(network.bytes(ctx));
     maps::count_backend(fragment.backend_id, |counters| counters.bytes += bytes);
     maps::count_service(fragment.service, |counters| match end {
         End::Destination => {

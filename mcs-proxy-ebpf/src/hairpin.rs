@@ -76,9 +76,9 @@ fn call(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
     translate(ctx, packet, &ends)?;
     maps::count_service(service, |counters| {
         counters.packets_in += 1;
-        counters.bytes_in += packet.bytes;
+        counters.bytes_in += u64::from(packet.bytes);
     });
-    maps::count_backend(backend_id, |counters| counters.bytes += packet.bytes);
+    maps::count_backend(backend_id, |counters| counters.bytes += u64::from(packet.bytes));
     Ok(Verdict::HairpinForwarded)
 }
 

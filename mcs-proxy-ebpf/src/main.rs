@@ -23,6 +23,7 @@ mod redirect;
 mod reject;
 mod reply;
 mod rewrite;
+mod roster;
 mod sctp;
 mod shape;
 mod socket;

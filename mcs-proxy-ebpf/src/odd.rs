@@ -5,6 +5,7 @@ use crate::{
     fragment,
     packet::{self, Network},
     rewrite::End,
+    roster,
     shape::{self, Shape},
     tcx::{translate, translate_back},
     verdict::{conclude, go_on},
@@ -33,7 +34,9 @@ fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
     if shape.is_later() {
         return fragment::follow(ctx, &network, shape, End::Destination);
     }
-    Ok(forward(ctx, network, shape))
+    let verdict = forward(ctx, network, shape);
+    roster::turn_if_due();
+    Ok(verdict)
 }
 
 /// A function of its own for its stack: the walk through the headers needs room too.

@@ -57,8 +57,8 @@ impl Network {
 
     /// How long the packet is, counted from the IP header on.
     #[inline(always)]
-    pub(crate) fn bytes(&self, ctx: &TcContext) -> u64 {
-        u64::from(ctx.len()).saturating_sub(ETHERNET as u64)
+    pub(crate) fn bytes(&self, ctx: &TcContext) -> u32 {
+        ctx.len().saturating_sub(ETHERNET as u32)
     }
 
     /// How long the packet says it is, from the Ethernet header on; `Malformed` if it has less.
@@ -89,9 +89,9 @@ pub(crate) struct Packet {
     /// UDP: 0. SCTP: the tag of an INIT. Network byte order.
     pub(crate) sequence: u32,
     /// Offset of the transport header.
-    pub(crate) transport: usize,
+    pub(crate) transport: u32,
     /// From the IP header on.
-    pub(crate) bytes: u64,
+    pub(crate) bytes: u32,
 }
 
 impl Packet {
@@ -235,7 +235,7 @@ fn packet(ctx: &TcContext, network: Network, protocol: Protocol, transport: usiz
         v4: network.v4,
         tcp_flags: start.flags,
         sequence: start.sequence,
-        transport,
+        transport: transport as u32,
         bytes: network.bytes(ctx),
     }
 }

@@ -56,8 +56,8 @@ pub(crate) fn rewrite<const ODD: bool>(
         update_checksum(ctx, packet, difference, old_port, port)?;
         if ODD {
             let at = match end {
-                End::Source => packet.transport,
-                End::Destination => packet.transport + 2,
+                End::Source => packet.transport as usize,
+                End::Destination => packet.transport as usize + 2,
             };
             wire::store(ctx, at, &port.raw())?;
         }
@@ -143,7 +143,7 @@ fn update_checksum(
     old_port: Port,
     port: Port,
 ) -> Result<(), Verdict> {
-    let offset = (packet.transport + field::checksum(packet.protocol)) as u32;
+    let offset = packet.transport + field::checksum(packet.protocol) as u32;
     let zero = match packet.protocol {
         Protocol::Udp => u64::from(BPF_F_MARK_MANGLED_0),
         Protocol::Tcp | Protocol::Sctp => 0,

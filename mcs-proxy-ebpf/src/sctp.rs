@@ -57,7 +57,7 @@ pub(crate) fn replace_port(ctx: &TcContext, packet: &Packet, end: End, port: Por
     if change == 0 {
         return Ok(());
     }
-    let transport = packet.transport as u32;
+    let transport = packet.transport;
     let skb = ctx.skb.skb;
     let [old, ..] = *words(skb, transport + CHECKSUM, 4).ok_or(Verdict::RewriteFailed)?;
     let stored = store(skb, transport + offset, port.raw())

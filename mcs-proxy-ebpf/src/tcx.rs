@@ -7,6 +7,7 @@ use crate::{
     packet::{self, Network, Packet},
     redirect, reply,
     rewrite::{End, rewrite, shift},
+    roster,
     verdict::{conclude, go_on, go_on_odd},
 };
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
@@ -60,7 +61,9 @@ fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
     if !network.plain {
         return Ok(Verdict::OddMissing);
     }
-    Ok(forward(ctx, network))
+    let verdict = forward(ctx, network);
+    roster::turn_if_due();
+    Ok(verdict)
 }
 
 /// A function of its own for its stack: ICMP and rejects need room too, and 512 bytes are for the deepest path.
@@ -105,9 +108,9 @@ pub(crate) fn translate<const ODD: bool>(ctx: &TcContext, packet: &Packet) -> Re
     }
     maps::count_service(known.service, |counters| {
         counters.packets_in += 1;
-        counters.bytes_in += packet.bytes;
+        counters.bytes_in += u64::from(packet.bytes);
     });
-    maps::count_backend(known.backend_id, |counters| counters.bytes += packet.bytes);
+    maps::count_backend(known.backend_id, |counters| counters.bytes += u64::from(packet.bytes));
     Ok(Verdict::Forwarded)
 }
 

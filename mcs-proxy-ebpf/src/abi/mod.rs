@@ -22,7 +22,7 @@ mod verdict;
 pub use address::{Address, Port, Protocol};
 pub use counters::{BackendCounters, ServiceCounters};
 pub use extent::{Algorithm, BackendState, Element, FrontendWord, Header, Liveness, ServiceKey, Slot};
-pub use flow::{Affinity, AffinityKey, Flow, FlowState, Reply, TICK_SHIFT, Tuple};
+pub use flow::{Affinity, AffinityKey, Flow, FlowState, Reply, RosterEntry, Silences, TICK_SHIFT, Tuple};
 pub use fragment::{Fragment, FragmentKey};
 pub use hot::{Direction, HOT_WORDS, HOT_WORDS_PER_DIRECTION, hot_bit};
 pub use interface::{INTERFACES, Place};
@@ -58,6 +58,7 @@ mod userspace {
         Reply,
         ServiceCounters,
         ServiceKey,
+        Silences,
         SocketBackend,
         SocketKey,
         SocketOrigin,
