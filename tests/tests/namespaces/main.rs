@@ -14,3 +14,4 @@ mod tiers;
 mod tuples;
 mod turns;
 mod untouched;
+mod without_daemon;
