@@ -1,8 +1,15 @@
 //! The daemon is killed under live flows: what is pinned carries on.
 
-use crate::stage::{Stage, v4, v6};
-use anyhow::{Result, ensure};
-use mcs_proxy_tests::client::{self, Connection};
+use crate::{
+    interfaces::wait_for,
+    stage::{Stage, v4, v6},
+};
+use anyhow::{Context, Result, ensure};
+use mcs_proxy_tests::{
+    client::{self, Connection},
+    karmada::Service,
+};
+use serde_json::Value;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -70,4 +77,57 @@ fn flows_go_on_and_new_ones_begin_without_the_daemon_and_a_restart_changes_none(
     stage.daemon.launch()?;
     assert_eq!(stage.daemon.connections()?, held);
     flows.go_on("after the restart")
+}
+
+/// Clients, with their ports, of TCP flows in this state.
+fn clients(stage: &Stage, state: &str) -> Result<BTreeSet<(String, u64)>> {
+    let text = stage.daemon.show(&["connections", "-o", "json"])?;
+    let rows: Vec<Value> = serde_json::from_str(&text).context("connections -o json")?;
+    rows.iter()
+        .filter(|row| row["protocol"] == "TCP" && row["state"] == state)
+        .map(|row| {
+            let client = row["client"].as_str().context("no client")?.to_owned();
+            Ok((client, row["client_port"].as_u64().context("no port")?))
+        })
+        .collect()
+}
+
+#[test]
+fn established_flows_that_are_silent_or_closed_go_without_the_daemon_and_those_in_use_stay() -> Result<()> {
+    let opted_in = |service: Service| service.annotated("enabled", "true");
+    let mut stage = Stage::with(opted_in, &["--tcp-timeout-established", "5s"])?;
+    let services = [v4()?, v6()?];
+    let open = |number: usize| -> Result<Vec<Connection>> {
+        let each = services.iter().flat_map(|&service| std::iter::repeat_n(service, number));
+        each.map(|service| {
+            let mut connection = Connection::open(&stage.client.namespace, service)?;
+            connection.ask()?;
+            Ok(connection)
+        })
+        .collect()
+    };
+    let mut in_use = open(1)?;
+    let kept = clients(&stage, "established")?;
+    let silent = open(EACH)?;
+    let all = clients(&stage, "established")?;
+    assert_eq!((kept.len(), all.len()), (2, 2 + 2 * EACH));
+    stage.daemon.crash()?;
+
+    wait_for("end of what is silent or closed", || {
+        for connection in &mut in_use {
+            connection.ask()?;
+        }
+        // It is new flows that have the old ones looked at.
+        for service in services {
+            client::http(&stage.client.namespace, service, 1)?;
+        }
+        let left = clients(&stage, "established")?;
+        ensure!(left.is_superset(&kept), "a flow in use is gone: {left:?}, {kept:?}");
+        Ok(left == kept)
+    })?;
+    assert_eq!(clients(&stage, "half-closed")?, BTreeSet::new());
+    assert!(!clients(&stage, "time-wait")?.is_empty(), "closed ones may be evicted");
+    assert!(!stage.daemon.is_running()?);
+    drop(silent);
+    Ok(())
 }
