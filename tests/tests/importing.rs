@@ -52,6 +52,8 @@ impl Stage {
             "243.0.0.0/8",
             "--discovery-interval",
             "1s",
+            "--event-jitter",
+            "100ms",
         ];
         let arguments = arguments.map(str::to_owned).to_vec();
         Ok(Self { world, api, node, arguments })
@@ -184,7 +186,11 @@ fn the_crd_of_service_imports_may_come_and_go_and_nothing_is_asked_that_is_not_g
     // An API server that starts does not know its CRDs at once; that is no reason to let go.
     stage.api.stop_server();
     stage.api.start_server()?;
-    thread::sleep(Duration::from_secs(3));
+    let discoveries = || {
+        Ok::<_, anyhow::Error>(stage.api.asked_by_the_daemon()?.iter().filter(|it| is_discovery(it)).count())
+    };
+    let before = discoveries()?;
+    await_true("two discoveries since", || Ok(discoveries()? >= before + 2))?;
     ensure!(has_import(&daemon.services()?), "a restart of the API server took the import");
 
     // A bad value of the settings is told of.
@@ -193,6 +199,12 @@ fn the_crd_of_service_imports_may_come_and_go_and_nothing_is_asked_that_is_not_g
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: mcs-proxy}, data: {member1: '{state: gone}'}}",
     )?;
     daemon.wait_for_warning("data[member1].state: `gone` is not understood")?;
+    let created = |event: &Value| {
+        event["verb"] == "create"
+            && event["objectRef"]["apiGroup"] == "events.k8s.io"
+            && event["responseStatus"]["code"] == 201
+    };
+    await_true("Event", || Ok(stage.api.asked_by_the_daemon()?.iter().any(created)))?;
 
     stage.api.delete(&format!("{CRDS}/{CRD}"))?;
     daemon.wait_for_services("no import", |rows| !has_import(rows) && has_service(rows))?;
@@ -203,7 +215,14 @@ fn the_crd_of_service_imports_may_come_and_go_and_nothing_is_asked_that_is_not_g
     only_what_is_granted(&stage.api.asked_by_the_daemon()?)
 }
 
-/// Lists and watches of five kinds, of two of them by name; and which kinds there are. That some were refused says
+/// Whether the daemon was told which versions of ServiceImports there are.
+fn is_discovery(event: &Value) -> bool {
+    event["requestURI"].as_str().is_some_and(|uri| uri.starts_with("/apis/multicluster.x-k8s.io/v1"))
+        && event["objectRef"]["resource"].is_null()
+        && event["responseStatus"]["code"] == 200
+}
+
+/// Lists and watches of five kinds, of two of them by name; which kinds there are; and Events, created. That some were refused says
 /// nothing: an API server that starts does so until it knows its roles.
 fn only_what_is_granted(asked: &[Value]) -> Result<()> {
     let mut used = BTreeSet::new();
@@ -225,8 +244,8 @@ fn only_what_is_granted(asked: &[Value]) -> Result<()> {
         used.insert(format!("{} {resource}", event["verb"].as_str().unwrap_or_default()));
     }
     let kinds = ["configmaps", "endpointslices", "nodes", "serviceimports", "services"];
-    let expected: BTreeSet<String> =
-        ["list", "watch"].iter().flat_map(|verb| kinds.map(|kind| format!("{verb} {kind}"))).collect();
+    let read = ["list", "watch"].iter().flat_map(|verb| kinds.map(|kind| format!("{verb} {kind}")));
+    let expected: BTreeSet<String> = read.chain(["create events".to_owned()]).collect();
     ensure!(used == expected, "{used:?}");
     Ok(())
 }
