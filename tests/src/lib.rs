@@ -8,6 +8,7 @@ pub mod bpf;
 mod cgroup;
 mod cleanup;
 pub mod client;
+pub mod crd;
 mod daemon;
 pub mod karmada;
 mod kubelet;

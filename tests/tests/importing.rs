@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use mcs_proxy_tests::{
     Daemon, ServiceRow, World,
     api::ApiServer,
+    crd::{CRDS, GROUP as MCS, SERVICE_IMPORTS as CRD, service_imports as crd},
     karmada::{Port, Service},
 };
 use serde_json::{Value, json};
@@ -18,9 +19,6 @@ use std::{
 const DEFAULT: &str = "/api/v1/namespaces/default/services";
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/mcs-proxy";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/mcs-proxy/roles/mcs-proxy";
-const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const CRD: &str = "serviceimports.multicluster.x-k8s.io";
-const MCS: &str = "multicluster.x-k8s.io";
 const VIP: &str = "243.0.0.9";
 
 /// A node of member2, an API server that grants what `deploy/base` grants, and the arguments of a daemon there.
@@ -85,24 +83,6 @@ fn await_true(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> 
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-fn crd(served: &[&str]) -> Value {
-    let version = |name: &str| {
-        json!({
-            "name": name, "served": served.contains(&name), "storage": name == "v1beta1",
-            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-        })
-    };
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": CRD, "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"}},
-        "spec": {
-            "group": MCS, "scope": "Namespaced",
-            "names": {"plural": "serviceimports", "singular": "serviceimport", "kind": "ServiceImport"},
-            "versions": [version("v1alpha1"), version("v1beta1")],
-        },
-    })
 }
 
 fn has_import(rows: &[ServiceRow]) -> bool {

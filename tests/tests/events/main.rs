@@ -1,0 +1,5 @@
+//! Events at a real API server.
+
+mod hostile;
+mod stage;
+mod warnings;
