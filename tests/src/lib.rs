@@ -16,6 +16,7 @@ mod kubeproxy;
 mod namespace;
 pub mod netns;
 pub mod programs;
+pub mod proxy;
 mod sys;
 mod world;
 

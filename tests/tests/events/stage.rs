@@ -19,8 +19,8 @@ const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 
 pub(crate) struct Stage {
     pub(crate) api: ApiServer,
-    nodes: [Node; 2],
-    _world: World,
+    pub(crate) nodes: [Node; 2],
+    pub(crate) world: World,
 }
 
 impl Stage {
@@ -43,7 +43,7 @@ impl Stage {
             let addresses = addresses.map(|address| json!({"type": "InternalIP", "address": address}));
             api.patch(&format!("/api/v1/nodes/{node}/status"), &json!({"status": {"addresses": addresses}}))?;
         }
-        Ok(Self { api, nodes, _world: world })
+        Ok(Self { api, nodes, world })
     }
 
     pub(crate) fn daemon(&self, node: usize) -> Result<Daemon> {
