@@ -20,6 +20,7 @@ mod redirect;
 mod reject;
 mod reply;
 mod rewrite;
+mod roster;
 mod socket;
 mod tcx;
 mod verdict;

@@ -7,6 +7,7 @@ use crate::{
     packet::{self, Network, Packet},
     redirect, reply,
     rewrite::{End, rewrite, shift},
+    roster,
     verdict::{conclude, go_on},
 };
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
@@ -51,7 +52,9 @@ fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
     if network.is_icmp() {
         return Ok(icmp::from_pod(ctx));
     }
-    Ok(forward(ctx, network))
+    let verdict = forward(ctx, network);
+    roster::turn_if_due();
+    Ok(verdict)
 }
 
 /// A function of its own for its stack: ICMP and rejects need room too, and 512 bytes are for the deepest path.

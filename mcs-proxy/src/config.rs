@@ -267,6 +267,7 @@ impl Run {
             flows_per_interface,
             hairpin: self.hairpin(),
             socket_path: self.socket_path.scope(),
+            timeouts: self.timeouts.timeouts(),
             bpf_log: self.bpf_log,
         }
     }

@@ -1,6 +1,6 @@
 //! What is remembered about a flow, on the way to its backend and on the way back.
 
-use super::{Address, Port};
+use super::{Address, Port, Protocol};
 use crate::select::mix;
 
 /// Key of the flow maps. In `flows` and `transient` the peer is the VIP that the client called; in `replies` and
@@ -81,6 +81,53 @@ pub struct Reply {
     /// As in [`Flow`]. A reply on any other interface is not this flow's.
     pub interface: u32,
     pub last_seen: u32,
+}
+
+/// Value of `roster`: an established flow, by its key and by what tells it from a later one with the same key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RosterEntry {
+    pub key: Tuple,
+    /// As in [`Flow`].
+    pub isn: u32,
+    pub pad: u32,
+}
+
+/// How many ticks an established flow may be silent before the programs forget it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silences {
+    pub tcp_established: u32,
+    /// One side has sent a FIN.
+    pub tcp_half_closed: u32,
+    pub tcp_closed: u32,
+    /// UDP with traffic both ways.
+    pub udp_stream: u32,
+}
+
+impl Silences {
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(&self, protocol: u8, state: FlowState) -> u32 {
+        if protocol == Protocol::Udp.number() {
+            self.udp_stream
+        } else if state.is_closed() {
+            self.tcp_closed
+        } else if state.is_half_closed() {
+            self.tcp_half_closed
+        } else {
+            self.tcp_established
+        }
+    }
+
+    /// Whether a flow that was seen last at `then` has been silent for too long at `now`. The tick wraps; what lies
+    /// ahead is just now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn are_over(&self, now: u32, then: u32, protocol: u8, state: FlowState) -> bool {
+        let age = now.wrapping_sub(then);
+        age <= u32::MAX / 2 && age > self.of(protocol, state)
+    }
 }
 
 /// How far a flow has come: bits that are only ever added.
@@ -248,6 +295,7 @@ pub struct Fragment {
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<Flow>() == 64);
 const _: () = assert!(size_of::<Reply>() == 56);
+const _: () = assert!(size_of::<RosterEntry>() == 48 && size_of::<Silences>() == 16);
 const _: () = assert!(size_of::<AffinityKey>() == 24 && size_of::<Affinity>() == 40);
 const _: () = assert!(size_of::<FragmentKey>() == 40 && size_of::<Fragment>() == 24);
 
@@ -255,6 +303,29 @@ const _: () = assert!(size_of::<FragmentKey>() == 40 && size_of::<Fragment>() ==
 mod tests {
     use super::*;
     use core::net::{IpAddr, Ipv4Addr};
+
+    #[test]
+    fn established_flows_may_be_silent_by_protocol_and_state() {
+        let silences =
+            Silences { tcp_established: 1000, tcp_half_closed: 100, tcp_closed: 10, udp_stream: 50 };
+        let established = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
+        let half = established.with(FlowState::CLIENT_FIN);
+        let (tcp, udp) = (Protocol::Tcp.number(), Protocol::Udp.number());
+        for (protocol, state, silence) in [
+            (tcp, established, 1000),
+            (tcp, half, 100),
+            (tcp, half.with(FlowState::BACKEND_FIN), 10),
+            (tcp, established.with(FlowState::RESET), 10),
+            (udp, established, 50),
+        ] {
+            for now in [5, 5000, u32::MAX] {
+                let is_over = |age: u32| silences.are_over(now, now.wrapping_sub(age), protocol, state);
+                assert_eq!([is_over(silence), is_over(silence + 1)], [false, true], "{protocol} {state:?}");
+                // Seen by another CPU a moment after `now` was read.
+                assert!(!is_over(u32::MAX));
+            }
+        }
+    }
 
     #[test]
     fn a_seal_fits_its_own_key_and_fields_alone() {

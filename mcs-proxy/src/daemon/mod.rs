@@ -3,6 +3,7 @@
 mod grace;
 mod logging;
 mod neighbours;
+mod pressure;
 pub mod socket;
 pub mod writer;
 
@@ -10,7 +11,7 @@ use crate::{
     EBPF_OBJECT,
     config::{Places, Run, SocketPath},
     dataplane::{
-        flows::{Collected, Collector, FlowsError},
+        flows::{Collected, Collector, FlowsError, GONE},
         interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::KernelDataplane,
         links::{LinkError, Links},
@@ -25,6 +26,7 @@ use crate::{
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use pressure::{News, Pressure, Refusals};
 use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,6 +44,10 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 use writer::{Commit, Summary, Writer};
+
+/// After a scan of the flows it rests for this many times as long as it took, at least, so that it takes less than a
+/// hundredth of a core.
+pub const COLLECTION_REST: u32 = 128;
 
 /// How long after a change the grace period for what it let go of is waited for.
 const RECLAIM_DELAY: Duration = Duration::from_secs(1);
@@ -111,10 +117,21 @@ struct Daemon {
     /// Interfaces that refused the programs, and when they are asked again.
     unattached: BTreeMap<u32, String>,
     attach_due: Option<time::Instant>,
+    /// When flows are looked for next, and how long at least a scan rests now.
+    collection_due: time::Instant,
+    collection_rests_until: time::Instant,
+    pressure: Pressure,
+    /// How often room was lacking until the last look.
+    refusals: Refusals,
 }
 
-/// What a scan of the flow maps brought, and when it began.
-type Scan = (LingerMark, Result<Collected, FlowsError>);
+/// A scan of the flow maps.
+struct Scan {
+    /// Taken when it began.
+    mark: LingerMark,
+    took: Duration,
+    found: Result<(Collected, Refusals), FlowsError>,
+}
 
 impl Daemon {
     fn start(places: &Places, run: &Run) -> anyhow::Result<Self> {
@@ -137,6 +154,8 @@ impl Daemon {
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
         };
+        // What was refused before is no news.
+        let refusals = Refusals::read(&pin_dir)?;
         let model = Model::awaiting(source::KINDS)
             .with_import_ranges(run.serviceimport_cidrs.clone())
             .limited(run.limits.limits());
@@ -173,6 +192,10 @@ impl Daemon {
             reclaim_due: None,
             unattached: BTreeMap::new(),
             attach_due: None,
+            collection_due: time::Instant::now(),
+            collection_rests_until: time::Instant::now(),
+            pressure: Pressure::default(),
+            refusals,
         })
     }
 
@@ -186,7 +209,6 @@ impl Daemon {
         let mut asked = socket::serve(&self.run_dir)?;
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
-        let mut collection = time::interval(self.run.flow_scan_interval.into());
         let mut scan: Option<JoinHandle<Scan>> = None;
         // Attach first: once the maps are filled, every pod that is there is served. Nor is any flow an orphan as long
         // as the interfaces are not known.
@@ -217,7 +239,9 @@ impl Daemon {
                     // Whoever has gone meanwhile wants none.
                     let _ = answer.send(self.answer(&request));
                 }
-                _ = collection.tick(), if attached && scan.is_none() => scan = Some(self.scan()),
+                () = time::sleep_until(self.collection_due), if attached && scan.is_none() => {
+                    scan = Some(self.scan());
+                }
                 Some(found) = finished(&mut scan) => {
                     scan = None;
                     self.collected(found)?;
@@ -320,6 +344,8 @@ impl Daemon {
             InterfaceEvent::Vanished { index } => {
                 self.unattached.remove(&index);
                 self.detach(index);
+                let gone = time::Instant::now() + GONE + Duration::from_secs(1);
+                self.collection_due = self.collection_due.min(gone.max(self.collection_rests_until));
                 Ok(())
             }
         }
@@ -401,17 +427,22 @@ impl Daemon {
             (self.pin_dir.clone(), self.links.attached().keys().copied().collect::<BTreeSet<u32>>());
         let timeouts = self.run.timeouts.timeouts();
         task::spawn_blocking(move || {
-            let collected = Collector::open(&pin_dir)
-                .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)));
-            (mark, collected)
+            let start = time::Instant::now();
+            let found = Collector::open(&pin_dir)
+                .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)))
+                .and_then(|collected| Ok((collected, Refusals::read(&pin_dir)?)));
+            Scan { mark, took: start.elapsed(), found }
         })
     }
 
     /// # Errors
     /// As [`Self::ensure_pinned`].
-    fn collected(&mut self, (mark, found): Scan) -> anyhow::Result<()> {
+    fn collected(&mut self, Scan { mark, took, found }: Scan) -> anyhow::Result<()> {
+        let now = time::Instant::now();
+        self.collection_rests_until = now + COLLECTION_REST * took;
+        self.collection_due = self.collection_rests_until.max(now + *self.run.flow_scan_interval);
         match found {
-            Ok(collected) => {
+            Ok((collected, refusals)) => {
                 debug!(
                     collected.established,
                     collected.transient, collected.expired, collected.orphans, "looked for silent flows"
@@ -419,6 +450,7 @@ impl Daemon {
                 self.neighbours.update(&collected.answers.silences(), self.links.attached(), &self.run_dir);
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
+                self.tell_pressure(&collected, refusals);
             }
             Err(failure) => {
                 self.ensure_pinned()?;
@@ -426,6 +458,23 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+impl Daemon {
+    /// Tells which maps are full, or nearly.
+    fn tell_pressure(&mut self, collected: &Collected, refusals: Refusals) {
+        let limits = self.run.load_options();
+        let refused = refusals.since(std::mem::replace(&mut self.refusals, refusals));
+        let mut readings = pressure::flow_readings(collected, refused, &limits);
+        readings.extend(pressure::table_readings(&self.writer.table().usage()));
+        for news in self.pressure.update(readings, std::time::Instant::now()) {
+            match news {
+                News::Full(_) => error!("{news}"),
+                News::NearlyFull(_) => warn!("{news}"),
+                News::Over(_) => info!("{news}"),
+            }
+        }
     }
 }
 

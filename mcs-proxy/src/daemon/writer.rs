@@ -4,7 +4,7 @@ use super::grace::Grace;
 use crate::{
     dataplane::{
         Dataplane, DataplaneError, Operation,
-        table::{CapacityError, Plan, Rejected, Table},
+        table::{CapacityError, Demand, Plan, Rejected, Shortage, Table},
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
@@ -35,6 +35,8 @@ pub struct Writer<D> {
     phase: Phase,
     /// What did not fit at the last attempt, so that each is logged once.
     rejected: BTreeMap<FrontendKey, CapacityError>,
+    /// Maps that are too small for all that is wanted, as they were told last.
+    shortages: Vec<Shortage>,
 }
 
 /// How the maps stand to what the sources told.
@@ -95,6 +97,7 @@ impl<D: Dataplane> Writer<D> {
             affected: BTreeSet::new(),
             phase: Phase::Waiting,
             rejected: BTreeMap::new(),
+            shortages: Vec::new(),
         })
     }
 
@@ -261,6 +264,15 @@ impl<D: Dataplane> Writer<D> {
             }
             self.rejected.insert(one.key, one.error);
         }
+        let shortages = if self.rejected.is_empty() {
+            Vec::new()
+        } else {
+            Demand::of(self.resolver.desired()).shortages(&self.table.usage())
+        };
+        for shortage in shortages.iter().filter(|shortage| !self.shortages.contains(shortage)) {
+            error!("{shortage}");
+        }
+        self.shortages = shortages;
     }
 }
 

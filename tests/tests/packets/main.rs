@@ -9,6 +9,7 @@ mod icmp;
 mod life;
 mod programs;
 mod reject;
+mod roster;
 mod turns;
 mod wire;
 mod wire_tuples;
