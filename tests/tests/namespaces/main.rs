@@ -15,3 +15,4 @@ mod tiers;
 mod tuples;
 mod turns;
 mod untouched;
+mod without_daemon;
