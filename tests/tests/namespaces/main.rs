@@ -5,6 +5,7 @@ mod answers;
 mod bridge;
 mod changes;
 mod hairpin;
+mod imports;
 mod interfaces;
 mod neighbours;
 mod sockets;
