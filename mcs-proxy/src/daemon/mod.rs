@@ -22,7 +22,7 @@ use crate::{
     },
     desired::Flags,
     model::Model,
-    observe::with_causes,
+    observe::{events::Board, with_causes},
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
@@ -96,6 +96,8 @@ struct Daemon {
     run: Run,
     pin_dir: PinDir,
     run_dir: PathBuf,
+    /// The problems that the source tells the cluster of.
+    board: Board,
     /// Held for as long as the daemon lives: one writer of the pins, and one of the names.
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
@@ -158,8 +160,12 @@ impl Daemon {
             .with_import_ranges(run.serviceimport_cidrs.clone())
             .limited(run.limits.limits());
         let reserved = run.hairpin().addresses();
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
+        let board = Board::new(run.event_jitter.into());
+        let mut writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
             .doubting_deletions_for(run.deleted_slice_grace.into());
+        if matches!(run.source, SourceSpec::Kubernetes) {
+            writer = writer.noting_on(board.clone());
+        }
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -175,6 +181,7 @@ impl Daemon {
             places: PlaceMap::open(&pin_dir)?,
             pin_dir,
             run_dir,
+            board,
             _locks: locks,
             writer,
             logger: logger.map(logging::ProgramLog::new),
@@ -196,7 +203,7 @@ impl Daemon {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (to_writer, mut events) = mpsc::channel(QUEUE);
-        let mut source = task::spawn(follow_source(self.run.clone(), to_writer));
+        let mut source = task::spawn(follow_source(self.run.clone(), self.board.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
         let mut asked = socket::serve(&self.run_dir)?;
@@ -493,9 +500,9 @@ fn report(Summary { first, changed, frontends, backends }: Summary) {
     }
 }
 
-async fn follow_source(run: Run, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+async fn follow_source(run: Run, board: Board, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
-    Ok(source::run(&run.source, &run.scope(), &locations, events).await?)
+    Ok(source::run(&run.source, &run.scope(), &locations, &board, events).await?)
 }
 
 /// Follows the interfaces for ever: what ends one attempt (lost messages that cannot be asked for again) is told, and

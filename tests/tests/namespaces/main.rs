@@ -6,6 +6,7 @@ mod bridge;
 mod changes;
 mod floods;
 mod hairpin;
+mod imports;
 mod interfaces;
 mod neighbours;
 mod sockets;
