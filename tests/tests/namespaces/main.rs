@@ -4,6 +4,7 @@
 mod answers;
 mod bridge;
 mod changes;
+mod floods;
 mod hairpin;
 mod imports;
 mod interfaces;

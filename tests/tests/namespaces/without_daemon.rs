@@ -80,7 +80,7 @@ fn flows_go_on_and_new_ones_begin_without_the_daemon_and_a_restart_changes_none(
 }
 
 /// Clients, with their ports, of TCP flows in this state.
-fn clients(stage: &Stage, state: &str) -> Result<BTreeSet<(String, u64)>> {
+pub(crate) fn clients(stage: &Stage, state: &str) -> Result<BTreeSet<(String, u64)>> {
     let text = stage.daemon.show(&["connections", "-o", "json"])?;
     let rows: Vec<Value> = serde_json::from_str(&text).context("connections -o json")?;
     rows.iter()
