@@ -8,6 +8,7 @@ pub mod bpf;
 mod cgroup;
 mod cleanup;
 pub mod client;
+pub mod crd;
 mod daemon;
 pub mod karmada;
 mod kubelet;
@@ -15,6 +16,7 @@ mod kubeproxy;
 mod namespace;
 pub mod netns;
 pub mod programs;
+pub mod proxy;
 mod sys;
 mod world;
 

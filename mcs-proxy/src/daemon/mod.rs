@@ -22,7 +22,7 @@ use crate::{
     },
     desired::Flags,
     model::Model,
-    observe::with_causes,
+    observe::{events::Board, with_causes},
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
@@ -96,6 +96,8 @@ struct Daemon {
     run: Run,
     pin_dir: PinDir,
     run_dir: PathBuf,
+    /// The problems that the source tells the cluster of.
+    board: Board,
     /// Held for as long as the daemon lives: one writer of the pins, and one of the names.
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
@@ -107,6 +109,8 @@ struct Daemon {
     /// The catalog is behind the maps.
     catalog_due: Option<time::Instant>,
     catalog_rests_until: time::Instant,
+    /// Names on their way to the file.
+    catalog_writing: Option<JoinHandle<Written>>,
     /// Why the names could not be written the last time, which is told once.
     catalog_failure: Option<String>,
     /// The kernel refused something: everything is tried again.
@@ -130,6 +134,9 @@ struct Scan {
     took: Duration,
     found: Result<(Collected, Refusals), FlowsError>,
 }
+
+/// When the names began to be written, and why they could not be.
+type Written = (time::Instant, Option<String>);
 
 impl Daemon {
     fn start(places: &Places, run: &Run) -> anyhow::Result<Self> {
@@ -158,8 +165,12 @@ impl Daemon {
             .with_import_ranges(run.serviceimport_cidrs.clone())
             .limited(run.limits.limits());
         let reserved = run.hairpin().addresses();
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
+        let board = Board::new(run.event_jitter.into());
+        let mut writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
             .doubting_deletions_for(run.deleted_slice_grace.into());
+        if matches!(run.source, SourceSpec::Kubernetes) {
+            writer = writer.noting_on(board.clone());
+        }
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -175,11 +186,13 @@ impl Daemon {
             places: PlaceMap::open(&pin_dir)?,
             pin_dir,
             run_dir,
+            board,
             _locks: locks,
             writer,
             logger: logger.map(logging::ProgramLog::new),
             catalog_due: None,
             catalog_rests_until: time::Instant::now(),
+            catalog_writing: None,
             catalog_failure: None,
             retry_due: None,
             reclaim_due: None,
@@ -196,7 +209,7 @@ impl Daemon {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (to_writer, mut events) = mpsc::channel(QUEUE);
-        let mut source = task::spawn(follow_source(self.run.clone(), to_writer));
+        let mut source = task::spawn(follow_source(self.run.clone(), self.board.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
         let mut asked = socket::serve(&self.run_dir)?;
@@ -223,7 +236,11 @@ impl Daemon {
                 () = at(self.retry_due) => self.commit(),
                 () = at(self.writer.due().map(Into::into)) => self.commit(),
                 () = at(self.attach_due) => self.attach_again()?,
-                () = at(self.catalog_due) => self.write_catalog(),
+                () = at(self.catalog_due), if self.catalog_writing.is_none() => self.write_catalog(),
+                Some(written) = finished(&mut self.catalog_writing) => {
+                    self.catalog_writing = None;
+                    self.catalog_written(written);
+                }
                 () = at(self.reclaim_due) => {
                     self.reclaim_due = None;
                     self.writer.reclaim();
@@ -242,8 +259,11 @@ impl Daemon {
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         }
+        // What is being written may be older than what is due.
+        self.finish_catalog().await;
         if self.catalog_due.is_some() {
             self.write_catalog();
+            self.finish_catalog().await;
         }
         info!("ending; what is pinned goes on forwarding");
         if let Some(log) = program_log.take() {
@@ -289,12 +309,32 @@ impl Daemon {
         }
     }
 
-    /// Names are written for at most a tenth of the time, however fast the maps change.
+    async fn finish_catalog(&mut self) {
+        if let Some(writing) = self.catalog_writing.take()
+            && let Ok(written) = writing.await
+        {
+            self.catalog_written(written);
+        }
+    }
+
+    /// Hands the names to a thread that writes them, as a large file would hold up the maps. One at a time, so that the
+    /// last ones stay.
     fn write_catalog(&mut self) {
+        if self.catalog_writing.is_some() {
+            return;
+        }
         self.catalog_due = None;
         let begun = time::Instant::now();
         let catalog = self.writer.catalog();
-        let failure = catalog.write(&self.run_dir).err().map(|failure| failure.to_string());
+        let run_dir = self.run_dir.clone();
+        self.catalog_writing = Some(task::spawn_blocking(move || {
+            let failure = catalog.write(&run_dir).err().map(|failure| failure.to_string());
+            (begun, failure)
+        }));
+    }
+
+    /// Names are written for at most a tenth of the time, however fast the maps change.
+    fn catalog_written(&mut self, (begun, failure): Written) {
         match &failure {
             Some(why) => {
                 if self.catalog_failure.as_ref() != Some(why) {
@@ -311,6 +351,7 @@ impl Daemon {
                     info!("{}: written again", self.run_dir.display());
                 }
                 self.catalog_rests_until = time::Instant::now() + 9 * begun.elapsed();
+                self.catalog_due = self.catalog_due.map(|due| due.max(self.catalog_rests_until));
             }
         }
         self.catalog_failure = failure;
@@ -493,9 +534,9 @@ fn report(Summary { first, changed, frontends, backends }: Summary) {
     }
 }
 
-async fn follow_source(run: Run, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+async fn follow_source(run: Run, board: Board, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
-    Ok(source::run(&run.source, &run.scope(), &locations, events).await?)
+    Ok(source::run(&run.source, &run.scope(), &locations, &board, events).await?)
 }
 
 /// Follows the interfaces for ever: what ends one attempt (lost messages that cannot be asked for again) is told, and
@@ -540,9 +581,9 @@ async fn at(due: Option<time::Instant>) {
     }
 }
 
-async fn finished(scan: &mut Option<JoinHandle<Scan>>) -> Option<Scan> {
-    match scan {
-        Some(scan) => scan.await.ok(),
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
+    match task {
+        Some(task) => task.await.ok(),
         None => future::pending().await,
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
     model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
-    observe::catalog::Catalog,
+    observe::{catalog::Catalog, events::Board},
     source::Event,
 };
 use mcs_proxy_ebpf::abi::Address;
@@ -28,6 +28,8 @@ pub struct Writer<D> {
     grace: Grace,
     resolver: Resolver,
     tracker: ProblemTracker,
+    /// Where problems are noted for those who tell the cluster of them.
+    board: Option<Board>,
     /// Services that changed since the last commit.
     affected: BTreeSet<NamespacedName>,
     phase: Phase,
@@ -91,6 +93,7 @@ impl<D: Dataplane> Writer<D> {
             grace: Grace::new(Duration::ZERO),
             resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
+            board: None,
             affected: BTreeSet::new(),
             phase: Phase::Waiting,
             rejected: BTreeMap::new(),
@@ -102,6 +105,12 @@ impl<D: Dataplane> Writer<D> {
     #[must_use]
     pub fn doubting_deletions_for(self, time: Duration) -> Self {
         Self { grace: Grace::new(time), ..self }
+    }
+
+    /// The same, noting its problems on `board` as well as in the log.
+    #[must_use]
+    pub fn noting_on(self, board: Board) -> Self {
+        Self { board: Some(board), ..self }
     }
 
     /// The same, with these limits for what other clusters may bring. Before the first event.
@@ -233,6 +242,9 @@ impl<D: Dataplane> Writer<D> {
     fn report_problems(&mut self) {
         let problems: Vec<&Problem> = self.model.problems().chain(self.resolver.problems()).collect();
         let news = self.tracker.update(problems);
+        if let Some(board) = &self.board {
+            board.note(&news);
+        }
         for problem in news.arisen {
             warn!("{problem}");
         }
