@@ -25,7 +25,7 @@ pub struct ApiServer {
     /// Ended in this order: the rest depends on etcd.
     controllers: Option<Process>,
     server: Option<Process>,
-    _etcd: Process,
+    etcd: Process,
     namespace: Namespace,
     folder: PathBuf,
     service_range: String,
@@ -70,7 +70,7 @@ impl ApiServer {
         let mut api = Self {
             controllers: None,
             server: None,
-            _etcd: etcd,
+            etcd,
             namespace,
             folder,
             service_range: service_range.to_owned(),
@@ -93,6 +93,15 @@ impl ApiServer {
     /// Ends the server, as an upgrade of it does; etcd and the controllers stay.
     pub fn stop_server(&mut self) {
         self.server = None;
+    }
+
+    /// Stops all its processes, as SIGSTOP does, or lets them go on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        let all = self.controllers.iter().chain(&self.server).chain([&self.etcd]);
+        all.into_iter().try_for_each(|process| process.pause(paused))
     }
 
     /// Starts the server (again), and waits until it is ready.

@@ -36,6 +36,16 @@ impl KubeProxy {
     /// # Errors
     /// It does not get there; the error has its log.
     pub fn start(api: &ApiServer, node: &Node, mode: ProxyMode) -> Result<Self> {
+        let mut proxy = Self::launch(api, node, mode)?;
+        proxy.wait("the Service `kubernetes`", |proxy| Ok(!proxy.endpoints(OF_EVERY_CLUSTER)?.is_empty()))?;
+        Ok(proxy)
+    }
+
+    /// As [`start`](Self::start), without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch(api: &ApiServer, node: &Node, mode: ProxyMode) -> Result<Self> {
         let namespace = &node.namespace;
         let pod_ranges: Vec<_> = node.pod_ranges.iter().map(ToString::to_string).collect();
         let process = namespace.spawn(
@@ -61,9 +71,58 @@ impl KubeProxy {
                 "0",
             ],
         )?;
-        let mut proxy = Self { process, mode, node: namespace.clone() };
-        proxy.wait("the Service `kubernetes`", |proxy| Ok(!proxy.endpoints(OF_EVERY_CLUSTER)?.is_empty()))?;
-        Ok(proxy)
+        Ok(Self { process, mode, node: namespace.clone() })
+    }
+
+    /// Stops it, as SIGSTOP does, or lets it go on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        self.process.pause(paused)
+    }
+
+    /// Waits until it serves all these addresses, and returns them in the order of [`vips`](Self::vips).
+    ///
+    /// # Errors
+    /// It does not get there.
+    pub fn wait_for_vips(&self, wanted: &[SocketAddr], patience: Duration) -> Result<Vec<SocketAddr>> {
+        let wanted: BTreeSet<_> = wanted.iter().copied().collect();
+        let start = Instant::now();
+        loop {
+            cleanup::stop_if_interrupted();
+            let mut served = self.vips()?;
+            served.retain(|vip| wanted.contains(vip));
+            if served.len() == wanted.len() {
+                return Ok(served);
+            }
+            ensure!(
+                start.elapsed() < patience,
+                "kube-proxy serves {} of {} Services after {patience:?}",
+                served.len(),
+                wanted.len()
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// The ClusterIPs (IPv4, TCP) of Services with endpoints. Of iptables in the order of its rules, in which a new
+    /// connection goes through them; nftables looks them up.
+    ///
+    /// # Errors
+    /// Its rules cannot be listed.
+    pub fn vips(&self) -> Result<Vec<SocketAddr>> {
+        let list = |program: &str, arguments: &[&str]| run(self.node.command(program)?.args(arguments));
+        match self.mode {
+            ProxyMode::Nftables if list("nft", &["list", "tables"])?.contains("table ip kube-proxy") => {
+                let map = list("nft", &["list", "map", "ip", "kube-proxy", "service-ips"])?;
+                Ok(map.split(['{', ',']).filter_map(map_vip).collect())
+            }
+            ProxyMode::Nftables => Ok(Vec::new()),
+            ProxyMode::Iptables => {
+                Ok(list("iptables-save", &["-t", "nat"])?.lines().filter_map(rule_vip).collect())
+            }
+        }
     }
 
     /// Waits until it sends new connections to a Service's port, `serve:http` of the namespace `default`, to these
@@ -170,9 +229,45 @@ fn chain_endpoints(rules: &str) -> BTreeMap<String, BTreeSet<SocketAddr>> {
     all
 }
 
+/// `10.13.181.116 . tcp . 80 : goto service-KTWJZ4EW-default/serve/tcp/http`
+fn map_vip(element: &str) -> Option<SocketAddr> {
+    let (address, port) = element.trim().split_once(" . tcp . ")?;
+    Some(SocketAddr::new(address.parse().ok()?, port.split(' ').next()?.parse().ok()?))
+}
+
+/// `-A KUBE-SERVICES -d 10.13.181.116/32 -p tcp -m comment --comment "…" -m tcp --dport 80 -j KUBE-SVC-NPX46M4PTMTKRN6Y`
+fn rule_vip(line: &str) -> Option<SocketAddr> {
+    let rule = line.strip_prefix("-A KUBE-SERVICES -d ")?;
+    let (address, rest) = rule.split_once("/32 -p tcp ")?;
+    let (port, _) = rest.split_once("--dport ")?.1.split_once(" -j KUBE-SVC-")?;
+    Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
+}
+
 /// `-A KUBE-SVC-NPX46M4PTMTKRN6Y -m comment --comment "default/serve:http -> 10.10.0.6:8080" -j KUBE-SEP-…`
 fn endpoint_rule(line: &str, port: &str) -> Option<Result<SocketAddr>> {
     let (_, comment) = line.strip_prefix("-A KUBE-SVC-")?.split_once("--comment \"")?;
     let (name, endpoint) = comment.split_once('"')?.0.split_once(" -> ")?;
     (name == format!("default/{port}")).then(|| endpoint.parse().with_context(|| line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vips_are_read_from_rules_with_and_without_comments() {
+        let vip = Some("10.13.181.116:80".parse().unwrap());
+        assert_eq!(map_vip(" 10.13.181.116 . tcp . 80 : goto service-KTWJZ4EW-default/serve/tcp/http"), vip);
+        assert_eq!(
+            rule_vip("-A KUBE-SERVICES -d 10.13.181.116/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-NPX"),
+            vip
+        );
+        let comment = "-m comment --comment \"default/serve:http cluster IP\"";
+        let rule = format!(
+            "-A KUBE-SERVICES -d 10.13.181.116/32 -p tcp {comment} -m tcp --dport 80 -j KUBE-SVC-NPX"
+        );
+        assert_eq!(rule_vip(&rule), vip);
+        assert_eq!(rule_vip("-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"), None);
+        assert_eq!(map_vip("10.13.181.116 . udp . 80 : goto service-A-default/serve/udp/dns"), None);
+    }
 }

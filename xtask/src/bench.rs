@@ -1,16 +1,45 @@
-//! `cargo xtask bench`: what a program costs, as a ratio to an empty one in the same run (`micro`); what looking for
+//! `cargo xtask bench`: mcs-proxy beside the real kube-proxy; with a name, what a program costs, as a ratio to an empty one in the same run (`micro`); what looking for
 //! silent flows costs (`collector`); how soon the maps follow the API server (`control`).
 
 use crate::{
     run::{cargo, command},
-    setup::{self, Assets, Beside},
+    setup::{self, Assets, Beside, Purpose},
 };
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use std::{
+    env, fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
+
+const LEGACY: &str = "/usr/sbin/xtables-legacy-multi";
+
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Benches {
+    #[command(flatten)]
+    traffic: TrafficOptions,
+    #[command(subcommand)]
+    other: Option<Bench>,
+}
+
+/// The benchmark itself.
+#[derive(Clone, Debug, Args)]
+struct TrafficOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Less than three minutes in place of less than an hour: 1 and 1,000 Services, fewer rounds
+    #[arg(long)]
+    quick: bool,
+    /// Keep samples, table and picture with the sources, not in target/bench
+    #[arg(long)]
+    save: bool,
+    /// Make table and picture anew from the samples of an earlier run
+    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
+    from: Option<PathBuf>,
+}
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Bench {
@@ -41,7 +70,60 @@ pub(crate) struct MicroOptions {
     save: bool,
 }
 
-pub(crate) fn run(workspace: &Path, bench: Bench) -> Result<()> {
+impl Benches {
+    /// What has to be there.
+    pub(crate) const fn purpose(&self) -> Purpose {
+        if self.other.is_some() { Purpose::Test } else { Purpose::Bench }
+    }
+}
+
+pub(crate) fn run(workspace: &Path, benches: &Benches) -> Result<()> {
+    match benches.other {
+        Some(other) => run_other(workspace, other),
+        None => traffic(workspace, &benches.traffic),
+    }
+}
+
+fn traffic(workspace: &Path, TrafficOptions { options, quick, save, from }: &TrafficOptions) -> Result<()> {
+    let mut traffic = if from.is_some() {
+        benchmark(workspace, "traffic")
+    } else {
+        beside_kubernetes(workspace, "traffic")?
+    };
+    if let Some(folder) = legacy_iptables(workspace)? {
+        let path = env::var_os("PATH").unwrap_or_default();
+        traffic.env("PATH", env::join_paths([folder].into_iter().chain(env::split_paths(&path)))?);
+    }
+    let flags = [("--quick", quick), ("--save", save)];
+    traffic.args(flags.into_iter().filter(|(_, is_asked)| **is_asked).map(|(flag, _)| flag));
+    if let Some(file) = from {
+        traffic.arg("--from").arg(std::path::absolute(file)?);
+    }
+    finish(*options, traffic)
+}
+
+/// A folder with iptables-legacy as `iptables`, where the kernel still has it: it takes fewer cycles for a rule than
+/// iptables-nft, so that kube-proxy is shown at its best.
+fn legacy_iptables(workspace: &Path) -> Result<Option<PathBuf>> {
+    let mut probe = command("unshare");
+    let works = probe.args(["--net", LEGACY, "iptables-save", "-t", "nat"]).output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        return Ok(None);
+    }
+    let folder = setup::tools(workspace).join("iptables-legacy");
+    fs::create_dir_all(&folder)?;
+    for family in ["iptables", "ip6tables"] {
+        for program in ["", "-save", "-restore"] {
+            let link = folder.join(format!("{family}{program}"));
+            if !link.exists() {
+                symlink(LEGACY, link)?;
+            }
+        }
+    }
+    Ok(Some(folder))
+}
+
+fn run_other(workspace: &Path, bench: Bench) -> Result<()> {
     match bench {
         Bench::Micro(MicroOptions { options, compare, save }) => {
             let mut micro = benchmark(workspace, "micro");
@@ -51,17 +133,21 @@ pub(crate) fn run(workspace: &Path, bench: Bench) -> Result<()> {
         }
         Bench::Collector => finish(Options { json: false }, benchmark(workspace, "collector")),
         Bench::Control(options) => {
-            setup::kube(workspace, Beside::Nothing)?;
-            let program = build_release(workspace)?;
-            let (Assets::Given(kube) | Assets::Ours(kube)) = setup::assets(workspace);
-            let mut control = benchmark(workspace, "control");
-            control
-                .env("MCS_PROXY_BIN", program)
-                .env("KUBEBUILDER_ASSETS", kube)
-                .env("RUST_LOG", "info,mcs_proxy::source=debug");
+            let mut control = beside_kubernetes(workspace, "control")?;
+            control.env("RUST_LOG", "info,mcs_proxy::source=debug");
             finish(options, control)
         }
     }
+}
+
+/// With mcs-proxy as it is shipped, and with an API server and kube-proxy.
+fn beside_kubernetes(workspace: &Path, name: &str) -> Result<Command> {
+    setup::kube(workspace, Beside::Nothing)?;
+    let program = build_release(workspace)?;
+    let (Assets::Given(kube) | Assets::Ours(kube)) = setup::assets(workspace);
+    let mut benches = benchmark(workspace, name);
+    benches.env("MCS_PROXY_BIN", program).env("KUBEBUILDER_ASSETS", kube);
+    Ok(benches)
 }
 
 fn benchmark(workspace: &Path, name: &str) -> Command {

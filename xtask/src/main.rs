@@ -42,9 +42,8 @@ enum Task {
         /// Parts of names
         names: Vec<String>,
     },
-    /// Measure; as root
-    #[command(subcommand)]
-    Bench(bench::Bench),
+    /// Measure mcs-proxy beside kube-proxy, or by a name something smaller; as root
+    Bench(bench::Benches),
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,
 }
@@ -67,7 +66,7 @@ fn run(task: &Task) -> Result<()> {
     match task {
         Task::Setup { purpose } => {
             setup::run(&workspace, *purpose)?;
-            if *purpose == Purpose::Test {
+            if matches!(purpose, Purpose::Test | Purpose::Bench) {
                 setup::kube(&workspace, Beside::Nothing)?;
             }
             setup::report(&workspace, *purpose);
@@ -89,10 +88,10 @@ fn run(task: &Task) -> Result<()> {
             setup::run(&workspace, Purpose::Test)?;
             test::run(&workspace, names)
         }
-        Task::Bench(bench) => {
+        Task::Bench(benches) => {
             require_root("the benchmark")?;
-            setup::run(&workspace, Purpose::Demo)?;
-            bench::run(&workspace, *bench)
+            setup::run(&workspace, benches.purpose())?;
+            bench::run(&workspace, benches)
         }
         Task::Deny => {
             setup::run(&workspace, Purpose::Deny)?;

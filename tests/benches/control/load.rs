@@ -1,24 +1,18 @@
 //! The objects, and how they get into the API server.
 
-use anyhow::{Context, Result};
-use futures::{StreamExt as _, TryStreamExt as _};
-use kube::{Client, Config, config::KubeConfigOptions, config::Kubeconfig};
+use crate::bulk::Bulk;
+use anyhow::Result;
 use mcs_proxy_tests::{Namespace, api::ApiServer};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
-use tokio::runtime::{Builder, Runtime};
-
-/// Requests under way at a time.
-const AT_ONCE: usize = 32;
 
 pub(crate) struct Objects {
-    namespace: Namespace,
-    kubeconfig: std::path::PathBuf,
+    bulk: Bulk,
 }
 
 impl Objects {
-    pub(crate) fn connect(namespace: &Namespace, api: &ApiServer) -> Result<Self> {
-        Ok(Self { namespace: namespace.clone(), kubeconfig: api.kubeconfig() })
+    pub(crate) fn connect(namespace: &Namespace, api: &ApiServer) -> Self {
+        Self { bulk: Bulk::connect(namespace, api) }
     }
 
     /// Services `s0`, `s1`, …, with their slices.
@@ -30,43 +24,15 @@ impl Objects {
             all.extend((0..3).map(|part| ("POST", slices.to_owned(), slice(service, part, 0))));
             all
         });
-        self.send(requests.collect())
+        self.bulk.send(requests.collect())
     }
 
     /// Another last address in the first import of a Service, differing from the one before.
     pub(crate) fn change(&self, service: u32, round: u32) -> Result<()> {
         let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/".to_owned();
         let body = json!({ "endpoints": slice(service, 1, 1 + round % 63)["endpoints"] });
-        self.send(vec![("PATCH", path + &name(service, 1), body)])
+        self.bulk.send(vec![("PATCH", path + &name(service, 1), body)])
     }
-
-    fn send(&self, requests: Vec<(&'static str, String, Value)>) -> Result<()> {
-        let kubeconfig = self.kubeconfig.clone();
-        self.namespace.run(move || {
-            let runtime: Runtime = Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
-                let config =
-                    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-                let client = Client::try_from(config)?;
-                futures::stream::iter(requests)
-                    .map(|(method, path, body)| request(client.clone(), method, path, body))
-                    .buffer_unordered(AT_ONCE)
-                    .try_for_each(|()| async { Ok(()) })
-                    .await
-            })
-        })
-    }
-}
-
-async fn request(client: Client, method: &str, path: String, body: Value) -> Result<()> {
-    let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-    let request = http::Request::builder()
-        .method(method)
-        .uri(&path)
-        .header("Content-Type", kind)
-        .body(serde_json::to_vec(&body)?)?;
-    client.request::<Value>(request).await.map(drop).with_context(|| format!("{method} {path}"))
 }
 
 fn service(number: u32) -> Value {

@@ -6,6 +6,8 @@
 //!
 //! Every Service has ten endpoints: two local ones and two slices of four that another cluster exports.
 
+#[path = "../bulk.rs"]
+mod bulk;
 mod load;
 mod log;
 mod peer;
@@ -43,7 +45,7 @@ fn measure(services: u32) -> Result<Value> {
     let node = world.add_node("member2", "member2-node-1", &["10.12.0.0/16"])?;
     let api = ApiServer::start(&world, "10.64.0.0/12")?;
     api.grant()?;
-    let objects = Objects::connect(world.fabric(), &api)?;
+    let objects = Objects::connect(world.fabric(), &api);
     let loading = SystemTime::now();
     objects.create(services)?;
     eprintln!("{services} Services are there after {:.1} s", loading.elapsed()?.as_secs_f64());

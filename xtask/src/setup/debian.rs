@@ -42,13 +42,14 @@ pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static 
             packages.extend(missing_for_linker());
         }
     }
-    if purpose == Purpose::Test && kube::is_missing(workspace) && go::any().is_none() {
+    if matches!(purpose, Purpose::Test | Purpose::Bench) && kube::is_missing(workspace) && go::any().is_none()
+    {
         packages.insert(GO);
     }
     let called: &[&[(&str, &str)]] = match purpose {
         Purpose::Build | Purpose::Deny => &[],
         Purpose::Demo => &[&DEMO],
-        Purpose::Test => &[&DEMO, &TEST],
+        Purpose::Test | Purpose::Bench => &[&DEMO, &TEST],
     };
     packages.extend(
         called

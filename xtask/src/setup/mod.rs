@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
     Demo,
     /// The tests; Kubernetes' programs apart, which [`kube()`] provides
     Test,
+    /// The benchmark; Kubernetes' programs apart, as for the tests
+    Bench,
     /// Checking the dependencies
     Deny,
 }
@@ -57,7 +59,7 @@ pub(crate) fn run(workspace: &Path, purpose: Purpose) -> Result<()> {
 
     debian::ensure(workspace, &debian::packages(workspace, purpose))?;
     match purpose {
-        Purpose::Build | Purpose::Demo | Purpose::Test => programs::bpf_linker(workspace),
+        Purpose::Build | Purpose::Demo | Purpose::Test | Purpose::Bench => programs::bpf_linker(workspace),
         Purpose::Deny => programs::cargo_deny(workspace),
     }
 }
@@ -72,7 +74,7 @@ pub(crate) fn report(workspace: &Path, purpose: Purpose) {
     say(format!("eBPF compiler: {compiler}"));
     say(format!("eBPF linker: {}", linker(workspace).display()));
     match (purpose, assets(workspace)) {
-        (Purpose::Test, Assets::Given(folder) | Assets::Ours(folder)) => {
+        (Purpose::Test | Purpose::Bench, Assets::Given(folder) | Assets::Ours(folder)) => {
             say(format!("Kubernetes' programs: {}", folder.display()));
         }
         (Purpose::Build | Purpose::Demo | Purpose::Deny, _) => {

@@ -1,0 +1,38 @@
+//! What is compared.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Arm {
+    /// To the pod's own address; no proxy, no netfilter.
+    Direct,
+    KubeProxyNftables,
+    KubeProxyIptables,
+    /// mcs-proxy's TCX programs.
+    Packet,
+    /// mcs-proxy's cgroup programs.
+    Socket,
+}
+
+impl Arm {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Direct, Self::KubeProxyNftables, Self::KubeProxyIptables, Self::Packet, Self::Socket];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::KubeProxyNftables => "kube-proxy-nftables",
+            Self::KubeProxyIptables => "kube-proxy-iptables",
+            Self::Packet => "packet",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}

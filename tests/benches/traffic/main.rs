@@ -1,0 +1,69 @@
+//! mcs-proxy beside the real kube-proxy and beside no proxy at all, on one machine, in one run.
+//!
+//! Every arm has a node of its own, a network namespace with the pods `client` and `server` behind a veth each; all arms
+//! have the same Services, from one API server. Client and server are pinned to one core and speak in a closed loop for
+//! a slice of time: *crr* is connect, one byte there, one byte back, close; *rr* the two bytes alone, over one
+//! connection; *throughput* one stream. One round is a slice of every arm, in an order that changes from round to
+//! round; what is compared are the slices of one round, and of these ratios the median over all rounds is told, with
+//! quartiles. While it is measured, API server, proxies and daemons are stopped (SIGSTOP): what they have programmed
+//! serves, and their own work disturbs nobody, kube-proxy's regular resynchronisation included.
+//!
+//! `direct` has no netfilter rule and no connection tracking, and neither have `packet` and `socket`; kube-proxy's arms
+//! have both, as it needs them. kube-proxy's iptables mode runs over iptables-legacy where the kernel has it: its rules
+//! are looked through faster than those of iptables-nft.
+
+mod arm;
+#[path = "../bulk.rs"]
+mod bulk;
+mod lane;
+mod machine;
+mod objects;
+mod plan;
+mod progress;
+mod ratios;
+mod report;
+mod rounds;
+mod samples;
+mod stage;
+mod worker;
+
+use anyhow::{Context, Result};
+use plan::Plan;
+use progress::Progress;
+use samples::Run;
+use std::{env, path::PathBuf};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let Some(("--worker", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return worker::run(rest);
+    }
+    let is_asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let from = arguments.iter().position(|argument| argument == "--from");
+    let run = match from {
+        Some(index) => Run::read(arguments.get(index + 1).context("--from takes a file")?.as_ref())?,
+        None => measure(&Plan::new(is_asked("--quick")))?,
+    };
+    let folder = if is_asked("--save") {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/traffic/results"))
+    } else {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))
+    };
+    report::write(&run, &folder)?;
+    if is_asked("--json") {
+        println!("{}", report::summary(&run));
+    } else {
+        println!("{}", report::markdown(&run));
+    }
+    Ok(())
+}
+
+fn measure(plan: &Plan) -> Result<Run> {
+    let mut run = Run::new(machine::describe()?, plan);
+    let mut progress = Progress::new(plan);
+    for size in &plan.sizes {
+        let stage = stage::Stage::new(size, &mut progress)?;
+        run.stages.push(rounds::measure(plan, size, stage, &mut progress)?);
+    }
+    Ok(run)
+}

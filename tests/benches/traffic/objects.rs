@@ -1,0 +1,76 @@
+//! The Services: all of them lead to the same pod, so that whichever comes first or last in a proxy's rules may be called.
+
+use crate::{bulk::Bulk, plan::Size};
+use anyhow::Result;
+use mcs_proxy_tests::{POD_PORT, World, api::ApiServer};
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// What the Services' addresses are taken from.
+pub(crate) const SERVICE_RANGE: &str = "10.64.0.0/12";
+pub(crate) const POD_RANGE: &str = "10.12.0.0/16";
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 12, 0, 9);
+const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 10);
+const FIRST_POD: Ipv4Addr = Ipv4Addr::new(10, 12, 1, 1);
+const PORT: u16 = 80;
+/// The server's addresses: those of the endpoints, then one that is none.
+pub(crate) const ENDPOINTS: u32 = 10;
+
+/// Service `number`, from 0.
+pub(crate) fn vip(number: u32) -> SocketAddr {
+    SocketAddr::new(plus(FIRST_VIP, number), PORT)
+}
+
+/// Endpoint `number`, from 0 on; [`ENDPOINTS`]: the address that no Service has.
+pub(crate) fn pod(number: u32) -> SocketAddr {
+    SocketAddr::new(plus(FIRST_POD, number), POD_PORT)
+}
+
+fn plus(first: Ipv4Addr, number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(first.to_bits() + number).into()
+}
+
+pub(crate) fn create(world: &World, api: &ApiServer, size: &Size) -> Result<()> {
+    let endpoints: Vec<Value> = (0..size.endpoints).map(endpoint).collect();
+    let requests = (0..size.services).flat_map(|number| {
+        let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices".to_owned();
+        [
+            ("POST", "/api/v1/namespaces/default/services".to_owned(), service(number)),
+            ("POST", slices, slice(number, &endpoints)),
+        ]
+    });
+    Bulk::connect(world.fabric(), api).send(requests.collect())
+}
+
+fn service(number: u32) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": format!("s{number}") },
+        "spec": { "clusterIP": vip(number).ip(), "ports": [{ "port": PORT, "targetPort": POD_PORT }] },
+    })
+}
+
+fn endpoint(number: u32) -> Value {
+    json!({
+        "addresses": [pod(number).ip()],
+        "conditions": { "ready": true, "serving": true, "terminating": false },
+    })
+}
+
+fn slice(number: u32, endpoints: &[Value]) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("s{number}-abcde"),
+            "labels": {
+                "kubernetes.io/service-name": format!("s{number}"),
+                "endpointslice.kubernetes.io/managed-by": "mcs-proxy-bench",
+            },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "", "port": POD_PORT, "protocol": "TCP" }],
+        "endpoints": endpoints,
+    })
+}
