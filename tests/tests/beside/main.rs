@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod alike;
+mod bridge;
 mod eligible;
 mod hitless;
 mod label;
