@@ -33,7 +33,7 @@ pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
     scratch.service_key =
         ServiceKey::new(packet.destination, packet.destination_port, packet.protocol.number());
     let frontend = maps::frontend_index(&scratch.service_key).ok_or(Verdict::NoService)?;
-    if matches!(packet.protocol, Protocol::Tcp) && !packet.is_syn() {
+    if !matches!(packet.protocol, Protocol::Udp) && !packet.is_syn() {
         return Err(Verdict::UnknownConnection);
     }
     let caller = Caller { address: &packet.source, port: packet.source_port, is_socket: false };

@@ -9,6 +9,7 @@ mod bridge;
 mod cgroup;
 mod cleanup;
 pub mod client;
+pub mod crd;
 mod daemon;
 pub mod karmada;
 mod kubelet;
@@ -16,6 +17,7 @@ mod kubeproxy;
 mod namespace;
 pub mod netns;
 pub mod programs;
+pub mod proxy;
 mod sys;
 mod world;
 

@@ -37,7 +37,7 @@ impl Model {
     pub(super) fn choose(&mut self, key: &Tuple, segment: &Segment, here: Here) -> Result<Target, Verdict> {
         let service_key = ServiceKey::new(key.peer, key.peer_port, key.protocol);
         let frontend = self.tables.frontends.get(&service_key).ok_or(Verdict::NoService)?.clone();
-        if segment.protocol == Protocol::Tcp && !is_syn(segment.protocol, segment.tcp_flags) {
+        if segment.protocol != Protocol::Udp && !is_syn(segment.protocol, segment.tcp_flags) {
             return Err(Verdict::UnknownConnection);
         }
         if frontend.slots.is_empty() {

@@ -54,8 +54,8 @@ impl Model {
             generation: target.generation,
             interface: here.interface,
             isn: match segment.protocol {
-                Protocol::Tcp => segment.sequence,
-                Protocol::Udp | Protocol::Sctp => here.now,
+                Protocol::Tcp | Protocol::Sctp => segment.sequence,
+                Protocol::Udp => here.now,
             },
             service: target.service,
             last_seen: here.now,

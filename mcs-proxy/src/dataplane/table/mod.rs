@@ -17,7 +17,7 @@ mod recover;
 #[cfg(test)]
 mod tests;
 
-pub use capacity::{CapacityError, Fill, Usage};
+pub use capacity::{CapacityError, Demand, Fill, Shortage, Usage};
 pub use hot::{HotAddress, LingerMark};
 pub use plan::{Plan, Rejected};
 
