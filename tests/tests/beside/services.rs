@@ -178,8 +178,11 @@ fn last_of_its_node(mode: ProxyMode) -> Result<()> {
     wait_for_endpoints(&mut daemon, 1)?;
     assert_eq!(answers(&stage, 4)?, all_by(LOCAL, 4));
     stage.api.end_pod(&stage.local)?;
-    stage.wait_until_terminating(&stage.local)?;
-    wait_for_endpoints(&mut daemon, 1)?;
+    daemon.wait_for_services("a terminating endpoint in use", |rows| {
+        rows.iter().all(|row| {
+            row.endpoints.iter().any(|endpoint| endpoint.in_maps && endpoint.verdict.contains("terminating"))
+        })
+    })?;
     assert_eq!(answers(&stage, 4)?, all_by(LOCAL, 4));
     stage.api.remove_pod(&stage.local)?;
     wait_for_endpoints(&mut daemon, 0)?;
