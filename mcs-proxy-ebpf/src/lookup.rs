@@ -3,7 +3,7 @@
 use crate::{affinity, maps, packet::Packet};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use mcs_proxy_ebpf::{
-    abi::{Address, Affinity, AffinityKey, Port, Protocol, ServiceKey, Verdict},
+    abi::{Address, Affinity, AffinityKey, Port, ServiceKey, Verdict},
     select::{flow_hash, select},
 };
 
@@ -33,7 +33,7 @@ pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
     scratch.service_key =
         ServiceKey::new(packet.destination, packet.destination_port, packet.protocol.number());
     let frontend = maps::frontend_index(&scratch.service_key).ok_or(Verdict::NoService)?;
-    if !matches!(packet.protocol, Protocol::Udp) && !packet.is_syn() {
+    if !packet.may_open() {
         return Err(Verdict::UnknownConnection);
     }
     let caller = Caller { address: &packet.source, port: packet.source_port, is_socket: false };

@@ -53,8 +53,12 @@ fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let interface = interface(ctx);
     let key = &mut maps::aside().ok_or(Verdict::Corrupt)?.key;
     *key = key_of(&packet);
+    // What opens a connection ends what was under its key, even if nobody here takes it: beneath us it may find a
+    // backend, and what follows it must not find the old one.
+    if packet.may_open() {
+        flow::give_up(key);
+    }
     let choice = lookup::choose(&packet)?;
-    flow::give_up(key);
     let wire_port = collision::wire_port(ctx, &packet, choice);
     let place = maps::place(interface);
     let mut state = FlowState::NEW;

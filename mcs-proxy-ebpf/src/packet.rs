@@ -100,6 +100,12 @@ impl Packet {
     pub(crate) fn is_syn(&self) -> bool {
         transition::is_syn(self.protocol, self.tcp_flags)
     }
+
+    /// Whether a flow may begin with this: a datagram may be the first.
+    #[inline(always)]
+    pub(crate) fn may_open(&self) -> bool {
+        matches!(self.protocol, Protocol::Udp) || self.is_syn()
+    }
 }
 
 /// Where the transport header is if nothing stands before it.

@@ -2,11 +2,13 @@
 
 use crate::Namespace;
 use anyhow::{Context, Result, bail};
+use socket2::{Domain, Socket, Type};
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Nothing here is farther than a few bridges away.
@@ -23,9 +25,37 @@ pub fn http(namespace: &Namespace, service: SocketAddr, requests: u32) -> Result
     namespace.run(move || (0..requests).map(|_| http_once(service)).collect::<Result<_>>())
 }
 
+/// Calls a Service once, from this address and port; the pod closes first, so they are free again afterwards.
+///
+/// # Errors
+/// The request is not answered.
+pub fn http_from(namespace: &Namespace, client: SocketAddr, service: SocketAddr) -> Result<IpAddr> {
+    namespace.run(move || {
+        let start = Instant::now();
+        loop {
+            let socket = Socket::new(Domain::for_address(service), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&client.into()).with_context(|| format!("bind {client}"))?;
+            match socket.connect_timeout(&service.into(), PATIENCE) {
+                // The pod has yet to acknowledge that the connection before this one is over.
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable && start.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                connected => {
+                    connected.with_context(|| format!("connect {client} to {service}"))?;
+                    return http_over(socket.into(), service);
+                }
+            }
+        }
+    })
+}
+
 fn http_once(service: SocketAddr) -> Result<IpAddr> {
-    let mut stream =
-        TcpStream::connect_timeout(&service, PATIENCE).with_context(|| format!("connect {service}"))?;
+    let stream = TcpStream::connect_timeout(&service, PATIENCE);
+    http_over(stream.with_context(|| format!("connect {service}"))?, service)
+}
+
+fn http_over(mut stream: TcpStream, service: SocketAddr) -> Result<IpAddr> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: serve\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();

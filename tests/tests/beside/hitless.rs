@@ -11,14 +11,18 @@ use mcs_proxy_tests::{
     ProxyMode, ServiceRow,
     client::{self, Connection},
 };
+use std::net::SocketAddr;
 
 const CYCLES: u32 = 10;
+/// Above those that Linux gives out by itself.
+const PORT: u16 = 60_999;
 /// Streams of each family from the beginning; each half cycle adds one more.
 const STREAMS: u32 = 8;
 
 in_both_modes! {
     finishing: connections_finish_as_they_began_beside_nftables, connections_finish_as_they_began_beside_iptables;
     datagrams: datagrams_move_at_once_beside_nftables, datagrams_move_at_once_beside_iptables;
+    same_port: a_port_used_again_reaches_whoever_serves_now_beside_nftables, a_port_used_again_reaches_whoever_serves_now_beside_iptables;
     under_load: ten_times_in_and_out_under_load_beside_nftables, ten_times_in_and_out_under_load_beside_iptables;
 }
 
@@ -90,6 +94,33 @@ fn datagrams(mode: ProxyMode) -> Result<()> {
         assert_eq!(witness.passed()?.datagrams, 8 * (cycle + 1));
     }
     Ok(())
+}
+
+/// The pod closes first, so its end waits and the client's is free: a busy client comes by its ports again within seconds.
+fn same_port(mode: ProxyMode) -> Result<()> {
+    let stage = Stage::new(mode)?;
+    let witness = Witness::new(&stage.node)?;
+    let mut daemon = stage.daemon()?;
+    let clients = stage.client.addresses.clone();
+    let call = || -> Result<()> {
+        for (vip, client) in vips().into_iter().zip(&clients) {
+            // Both pods, and each again.
+            for _ in 0..4 {
+                client::http_from(&stage.client.namespace, SocketAddr::new(*client, PORT), vip)?;
+            }
+        }
+        Ok(())
+    };
+    for cycle in 0..3 {
+        call()?;
+        assert_eq!(witness.passed()?.syns, 8 * (cycle + 1));
+        stage.opt_in(&mut daemon)?;
+        call()?;
+        assert_eq!(flows(&daemon.services()?, "TCP"), 8);
+        assert_eq!(witness.passed()?.syns, 8 * (cycle + 1));
+        stage.opt_out(&mut daemon)?;
+    }
+    call()
 }
 
 fn under_load(mode: ProxyMode) -> Result<()> {

@@ -60,13 +60,16 @@ fn an_import_that_has_no_service_is_served_at_its_own_addresses_over_both_famili
         }
     }
     stage.manifests.write("import", IMPORT)?;
-    stage.daemon.wait_for_services("the import's four frontends with two endpoints each", |rows| {
-        let full =
-            rows.iter().filter(|row| row.endpoints.iter().filter(|endpoint| endpoint.in_maps).count() == 2);
-        full.count() == 4
-    })?;
-    let rows = stage.daemon.services()?;
-    ensure!(rows.iter().all(|row| row.name == "serviceimport/imported"), "{rows:#?}");
+    // Named last: names are written after the maps.
+    stage.daemon.wait_for_services(
+        "the import's four frontends with two endpoints each, by its name",
+        |rows| {
+            let full = rows
+                .iter()
+                .filter(|row| row.endpoints.iter().filter(|endpoint| endpoint.in_maps).count() == 2);
+            full.filter(|row| row.name == "serviceimport/imported").count() == 4
+        },
+    )?;
 
     for (vip, pods) in [(VIP, PODS), (VIP_V6, PODS_V6)] {
         let vip = SocketAddr::new(vip.parse()?, 80);

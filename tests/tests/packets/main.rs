@@ -7,6 +7,7 @@ mod differential;
 mod hairpin;
 mod icmp;
 mod life;
+mod mutated;
 mod odd;
 mod programs;
 mod reject;

@@ -105,7 +105,7 @@ fn routes_still_to_be_travelled_and_headers_without_end_pass() {
 }
 
 /// Both fragments of a datagram: the first 16 bytes of its transport, and the rest.
-fn fragments(bytes: &[u8]) -> [Vec<u8>; 2] {
+pub(crate) fn fragments(bytes: &[u8]) -> [Vec<u8>; 2] {
     if bytes[12] == 8 {
         let part = |place: [u8; 2], data: &[u8]| {
             let mut part = [&bytes[..34], data].concat();
