@@ -32,7 +32,10 @@ pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
     let scratch = maps::scratch().ok_or(Verdict::Corrupt)?;
     scratch.service_key =
         ServiceKey::new(packet.destination, packet.destination_port, packet.protocol.number());
-    let frontend = maps::frontend_index(&scratch.service_key).ok_or(Verdict::NoService)?;
+    let Some(frontend) = maps::frontend_index(&scratch.service_key) else {
+        let is_nobodys = packet.may_open() && maps::is_whole(&packet.destination);
+        return Err(if is_nobodys { Verdict::NoBackend } else { Verdict::NoService });
+    };
     if !packet.may_open() {
         return Err(Verdict::UnknownConnection);
     }

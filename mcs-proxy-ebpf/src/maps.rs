@@ -19,7 +19,7 @@ use mcs_proxy_ebpf::abi::{
     Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Flow, Fragment,
     FragmentKey, FrontendWord, HOT_WORDS, INTERFACES, MapName, MapSizes, Place, REJECTS_PER_TICK, Reply,
     RosterEntry, SHARES, STAGES, ServiceCounters, ServiceKey, Silences, SocketBackend, SocketKey,
-    SocketOrigin, SocketScope, Stage, Tuple, VERDICTS, Verdict, VipFlags, hot_bit,
+    SocketOrigin, SocketScope, Stage, Tuple, VERDICTS, VIP_WHOLE, Verdict, VipFlags, hot_bit,
 };
 
 const SIZES: MapSizes = MapSizes::DEFAULT;
@@ -162,6 +162,14 @@ pub(crate) fn frontend_index(key: &ServiceKey) -> Option<u32> {
 #[inline(always)]
 pub(crate) fn is_vip(address: &Address) -> bool {
     VIPS.get_ptr(address).is_some()
+}
+
+/// Whether every port of the address is ours.
+#[inline(always)]
+pub(crate) fn is_whole(address: &Address) -> bool {
+    let Some(flags) = VIPS.get_ptr(address) else { return false };
+    // SAFETY: the pointer is to a live, aligned value. Volatile, as user space may write it meanwhile.
+    unsafe { ptr::read_volatile(flags) & VIP_WHOLE != 0 }
 }
 
 /// The element of `backends` at which the frontend's extent begins; 0 if the frontend is vacant.

@@ -16,7 +16,7 @@ pub enum Verdict {
     NoService = 4,
     /// From a pod: a TCP packet to a frontend of ours, of a connection that is not. What is beneath us has it.
     UnknownConnection = 5,
-    /// From a pod: the frontend has no backend to offer.
+    /// From a pod: the frontend has no backend to offer, or the VIP is ours with every port and has none such.
     NoBackend = 6,
     /// From a pod: every wire tuple that was tried belongs to another flow, or to a connection of the pod's that
     /// calls the backend directly. Dropped: beneath us it would be the same tuple, and its answers the other's.

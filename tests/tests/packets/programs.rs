@@ -112,9 +112,13 @@ impl Programs {
         self.mark(Direction::FromPod, frontend.vip);
         let key = ServiceKey::new(frontend.vip.ip().into(), port(frontend.vip), frontend.protocol);
         self.hash::<ServiceKey, u32>(MapName::Services).insert(key, index, 0).unwrap();
-        let vip = abi::Address::from(frontend.vip.ip());
-        self.hash(MapName::Vips).insert(vip, 0_u32, 0).unwrap();
+        self.set_vip(frontend.vip, 0);
         index
+    }
+
+    /// What is said of a VIP as a whole.
+    pub(crate) fn set_vip(&mut self, vip: SocketAddr, flags: abi::VipFlags) {
+        self.hash(MapName::Vips).insert(abi::Address::from(vip.ip()), flags, 0).unwrap();
     }
 
     /// Writes an extent for frontend `index` and returns its first element; nothing points to it yet.
