@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 const CYCLES: u32 = 10;
 /// Above those that Linux gives out by itself.
 const PORT: u16 = 60_999;
+/// More than a socket keeps for whoever does not read.
+const LARGE: usize = 16 << 20;
 /// Streams of each family from the beginning; each half cycle adds one more.
 const STREAMS: u32 = 8;
 
@@ -23,6 +25,8 @@ in_both_modes! {
     finishing: connections_finish_as_they_began_beside_nftables, connections_finish_as_they_began_beside_iptables;
     datagrams: datagrams_move_at_once_beside_nftables, datagrams_move_at_once_beside_iptables;
     same_port: a_port_used_again_reaches_whoever_serves_now_beside_nftables, a_port_used_again_reaches_whoever_serves_now_beside_iptables;
+    half_closed: connections_closed_by_one_side_finish_as_they_began_beside_nftables,
+        connections_closed_by_one_side_finish_as_they_began_beside_iptables;
     under_load: ten_times_in_and_out_under_load_beside_nftables, ten_times_in_and_out_under_load_beside_iptables;
 }
 
@@ -65,6 +69,31 @@ fn finishing(mode: ProxyMode) -> Result<()> {
     }
     assert_eq!(flows(&daemon.services()?, "TCP"), 0);
     Ok(())
+}
+
+/// What a client has asked for still comes when it has nothing more to say, whoever serves others meanwhile.
+fn half_closed(mode: ProxyMode) -> Result<()> {
+    let stage = Stage::new(mode)?;
+    let mut daemon = stage.daemon()?;
+    let ask = || -> Result<Vec<Connection>> {
+        let open = |vip| {
+            let mut connection = Connection::open(&stage.client.namespace, vip)?;
+            connection.ask_last(LARGE)?;
+            Ok(connection)
+        };
+        vips().into_iter().map(open).collect()
+    };
+    let heard = |connections: Vec<Connection>| -> Result<()> {
+        connections.into_iter().try_for_each(|mut connection| connection.hear(LARGE).map(drop))
+    };
+    let theirs = ask()?;
+    stage.opt_in(&mut daemon)?;
+    let ours = ask()?;
+    heard(theirs)?;
+    stage.opt_out(&mut daemon)?;
+    let theirs = ask()?;
+    heard(ours)?;
+    heard(theirs)
 }
 
 fn datagrams(mode: ProxyMode) -> Result<()> {

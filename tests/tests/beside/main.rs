@@ -3,10 +3,13 @@
 
 mod alike;
 mod bridge;
+mod caller;
 mod eligible;
 mod hitless;
+mod host;
 mod label;
 mod load;
+mod ports;
 mod services;
 mod stage;
 mod witness;
