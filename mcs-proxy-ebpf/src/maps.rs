@@ -230,6 +230,14 @@ pub(crate) fn insert_socket_origin(key: &SocketKey, origin: &SocketOrigin) {
     let _inserted = SOCKET_ORIGINS.insert(key, origin, 0);
 }
 
+#[inline(always)]
+pub(crate) fn remove_socket_origin(key: &SocketKey) {
+    // An error means that it was not there: looked up first, as most are not, and a lookup takes no lock.
+    if SOCKET_ORIGINS.get_ptr(key).is_some() {
+        let _removed = SOCKET_ORIGINS.remove(key);
+    }
+}
+
 /// What a socket was connected to; null if to nothing of ours.
 #[inline(always)]
 pub(crate) fn socket_peer(ctx: &SockAddrContext) -> *mut SocketOrigin {

@@ -31,15 +31,16 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Whether this may open a connection, as far as can be told at a glance: an odd packet may.
+    /// Whether this may open a connection, as far as can be told at a glance: a datagram may, and an odd packet.
     #[inline(always)]
     pub(crate) fn may_open(&self, ctx: &TcContext) -> bool {
         if !self.plain {
             return !self.is_icmp();
         }
-        self.protocol == Protocol::Tcp.number()
-            && header(ctx, plain_transport(self.v4), TCP)
-                .is_some_and(|tcp| transition::is_syn(Protocol::Tcp, load(tcp, 13)))
+        self.protocol == Protocol::Udp.number()
+            || self.protocol == Protocol::Tcp.number()
+                && header(ctx, plain_transport(self.v4), TCP)
+                    .is_some_and(|tcp| transition::is_syn(Protocol::Tcp, load(tcp, 13)))
     }
 
     /// Whether this may be ICMP; that it goes with its family is for whoever reads it to check.

@@ -91,6 +91,9 @@ fn connect(ctx: &SockAddrContext, family: Family) -> Result<(), Verdict> {
     let mut scratch = empty_scratch(vip, port, protocol(ctx));
     if let Err(verdict) = choose(ctx, &mut scratch) {
         forget_peer(ctx);
+        if protocol(ctx) == Protocol::Udp.number() {
+            forget_origin(ctx, vip, port);
+        }
         return Err(verdict);
     }
     let choice = &scratch.choice;
@@ -108,7 +111,11 @@ fn connect(ctx: &SockAddrContext, family: Family) -> Result<(), Verdict> {
 #[inline(always)]
 fn send(ctx: &SockAddrContext, family: Family) -> Result<(), Verdict> {
     let (vip, port) = destination(ctx, family);
-    if !maps::is_hot(Direction::FromPod, &vip) || !is_served(ctx) {
+    if !maps::is_hot(Direction::FromPod, &vip) {
+        forget_origin(ctx, vip, port);
+        return Err(Verdict::NotOurs);
+    }
+    if !is_served(ctx) {
         return Err(Verdict::NotOurs);
     }
     let key = SocketKey::new(cookie(ctx), vip, port);
@@ -209,6 +216,14 @@ fn forget_peer(ctx: &SockAddrContext) {
     if !peer.is_null() {
         // SAFETY: the socket's own memory. No socket has the unspecified address as its peer.
         unsafe { (*peer).backend = Address::UNSPECIFIED };
+    }
+}
+
+/// A socket may call a backend by itself that it has called by a VIP before: whoever was called last has answered.
+#[inline(always)]
+fn forget_origin(ctx: &SockAddrContext, peer: Address, port: Port) {
+    if is_served(ctx) {
+        maps::remove_socket_origin(&SocketKey::new(cookie(ctx), peer, port));
     }
 }
 

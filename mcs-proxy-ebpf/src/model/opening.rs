@@ -3,7 +3,7 @@
 use super::{Here, Model, Segment, choice::Target};
 use crate::{
     abi::{Flow, FlowState, Protocol, Reply, Tuple, Verdict},
-    transition::{is_syn, reply_key_of, reply_of},
+    transition::{reply_key_of, reply_of},
 };
 
 /// How often a new flow is offered a tuple, and how many of them may be by a backend of their own.
@@ -16,7 +16,7 @@ impl Model {
     pub(super) fn open(&mut self, key: &Tuple, segment: &Segment, here: Here) -> Result<Target, Verdict> {
         let mut last = None;
         for tried in 0..TRIES {
-            if segment.protocol == Protocol::Udp || is_syn(segment.protocol, segment.tcp_flags) {
+            if segment.may_open() {
                 self.give_up(key);
             }
             let mut target = self.choose(key, segment, here)?;
@@ -89,13 +89,18 @@ impl Model {
         Ok(())
     }
 
-    /// A SYN of the pod's own to a backend: what a flow of the same pod has on the wire, it must not have.
+    /// A SYN of the pod's own to a backend: what a flow of the same pod has on the wire, it must not have. A datagram ends
+    /// that flow.
     pub(super) fn check_direct(&mut self, wire: &Tuple, here: Here) -> Result<Verdict, Verdict> {
         for is_established in [true, false] {
             if let Some(old) = self.tables.place(is_established).replies.get(wire).copied()
                 && old.interface == here.interface
             {
-                self.make_way(is_established, wire, &old).map_err(|_| Verdict::DirectTaken)?;
+                if wire.protocol == Protocol::Udp.number() {
+                    self.tables.forget(&owner(wire, &old), wire, old.interface);
+                } else {
+                    self.make_way(is_established, wire, &old).map_err(|_| Verdict::DirectTaken)?;
+                }
             }
         }
         Err(Verdict::NotOurs)

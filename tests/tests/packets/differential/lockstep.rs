@@ -4,7 +4,7 @@ use super::{
     conversation::{Conversation, Step},
     frame::Frame,
     snapshot::Snapshot,
-    stage::{self, BACKENDS, FLOWS, SCTP, SERVICES, SHARE, TCP},
+    stage::{self, BACKENDS, FLOWS, SCTP, SERVICES, SHARE, TCP, UDP},
 };
 use crate::programs::{Frontend, POD, Programs, hairpin_address};
 use mcs_proxy_ebpf::{
@@ -121,7 +121,8 @@ impl Lockstep {
             }
             Step::CallDirectly { client, backend, flags } => {
                 let (from, to) = (stage::client(v6, client), stage::backend(v6, backend));
-                self.run_from_pod(&Frame::segment(TCP, from, to, flags, 1, 0), false)
+                let (protocol, sequence) = if flags.is_empty() { (UDP, 0) } else { (TCP, 1) };
+                self.run_from_pod(&Frame::segment(protocol, from, to, flags, sequence, 0), false)
             }
             Step::Ping { client, vip } => {
                 let to = vip.map_or_else(|| stage::router(v6), |vip| stage::vip(v6, vip));
