@@ -43,7 +43,12 @@ static HAS_SET_RETVAL: Global<u32> = Global::new(1);
 /// Whether the socket path serves this network namespace.
 #[inline(always)]
 pub(crate) fn serves_namespace(cookie: u64) -> bool {
-    SOCKET_SCOPE.load() == SocketScope::All as u32 || cookie == HOST_NETNS.load()
+    SOCKET_SCOPE.load() == SocketScope::All as u32 || is_host_namespace(cookie)
+}
+
+#[inline(always)]
+pub(crate) fn is_host_namespace(cookie: u64) -> bool {
+    cookie == HOST_NETNS.load()
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@ mod grace;
 mod logging;
 mod neighbours;
 pub mod socket;
+mod stranded;
 pub mod writer;
 
 use crate::{
@@ -95,6 +96,7 @@ struct Daemon {
     writer: Writer<KernelDataplane>,
     links: Links,
     neighbours: neighbours::Neighbours,
+    stranded: stranded::Stranded,
     places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
@@ -152,6 +154,7 @@ impl Daemon {
         Ok(Self {
             run: run.clone(),
             neighbours: neighbours::Neighbours::default(),
+            stranded: stranded::Stranded::start(pin_dir.clone()),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
             pin_dir,
@@ -210,7 +213,11 @@ impl Daemon {
                     // Whoever has gone meanwhile wants none.
                     let _ = answer.send(self.answer(&request));
                 }
-                _ = collection.tick(), if attached && scan.is_none() => scan = Some(self.scan()),
+                _ = collection.tick(), if attached && scan.is_none() => {
+                    // Also for what connected while its backend went.
+                    self.stranded.look();
+                    scan = Some(self.scan());
+                }
                 Some(found) = finished(&mut scan) => {
                     scan = None;
                     self.collected(found)?;
@@ -248,6 +255,9 @@ impl Daemon {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
                 report(summary);
+                if summary.backends_went {
+                    self.stranded.look();
+                }
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
                     self.write_catalog();
@@ -436,7 +446,7 @@ fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) {
     }
 }
 
-fn report(Summary { first, changed, frontends, backends }: Summary) {
+fn report(Summary { first, changed, backends_went: _, frontends, backends }: Summary) {
     if first {
         info!(frontends, backends, "synced");
     } else {

@@ -12,7 +12,7 @@ use crate::{
     observe::catalog::Catalog,
     source::Event,
 };
-use mcs_proxy_ebpf::abi::Address;
+use mcs_proxy_ebpf::abi::{Address, Liveness};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -64,6 +64,8 @@ pub struct Summary {
     pub first: bool,
     /// Frontends entered, changed or taken out.
     pub changed: usize,
+    /// Backends are gone that flows or sockets may still use.
+    pub backends_went: bool,
     pub frontends: usize,
     /// Slots of all of them.
     pub backends: usize,
@@ -158,6 +160,7 @@ impl<D: Dataplane> Writer<D> {
         Commit::Programmed(Summary {
             first,
             changed: changes.upserts.len() + changes.removals.len(),
+            backends_went: plan.transaction.iter().any(lets_a_backend_go),
             frontends: self.resolver.desired().len(),
             backends: self.resolver.used(),
         })
@@ -250,6 +253,10 @@ impl<D: Dataplane> Writer<D> {
             self.rejected.insert(one.key, one.error);
         }
     }
+}
+
+fn lets_a_backend_go(operation: &Operation) -> bool {
+    matches!(operation, Operation::SetBackendState { state, .. } if state.liveness() == Liveness::Gone)
 }
 
 #[cfg(test)]

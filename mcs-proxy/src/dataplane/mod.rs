@@ -14,7 +14,9 @@ pub mod kernel;
 pub mod links;
 pub mod loader;
 pub mod pins;
+pub mod sock_diag;
 pub mod sockets;
+pub mod stranded;
 pub mod sys;
 pub mod table;
 

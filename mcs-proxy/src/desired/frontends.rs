@@ -143,6 +143,7 @@ fn frontend(
             SessionAffinity::None => 0,
             SessionAffinity::ClientIp { timeout_seconds } => timeout_seconds,
         },
+        packets_only: service.socket_path == Some(false),
         used: candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(),
         fingerprint: fingerprint(candidates),
         slots: match algorithm {

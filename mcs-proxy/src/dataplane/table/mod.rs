@@ -61,6 +61,7 @@ struct Entry {
     extent: Extent,
     algorithm: Algorithm,
     affinity_seconds: u32,
+    packets_only: bool,
     slots: Vec<Target>,
     /// Those in the slots, and those that only serve the flows they have.
     backends: BTreeMap<Target, Backend>,

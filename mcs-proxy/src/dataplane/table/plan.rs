@@ -64,6 +64,7 @@ impl Table {
 struct Wanted {
     algorithm: Algorithm,
     affinity_seconds: u32,
+    packets_only: bool,
     slots: Vec<Target>,
     live: BTreeSet<Target>,
     /// Not in the slots.
@@ -83,13 +84,14 @@ impl Wanted {
         let live: BTreeSet<Target> = slots.iter().copied().collect();
         let serving = frontend.serving.iter().filter_map(target);
         let serving = serving.filter(|target| !live.contains(target)).collect();
-        let &Frontend { algorithm, affinity_seconds, .. } = frontend;
-        Self { algorithm, affinity_seconds, slots, live, serving }
+        let &Frontend { algorithm, affinity_seconds, packets_only, .. } = frontend;
+        Self { algorithm, affinity_seconds, packets_only, slots, live, serving }
     }
 
     fn is_extent_of(&self, entry: &Entry) -> bool {
         entry.algorithm == self.algorithm
             && entry.affinity_seconds == self.affinity_seconds
+            && entry.packets_only == self.packets_only
             && entry.slots == self.slots
     }
 
@@ -149,6 +151,7 @@ impl Planner<'_> {
                     extent: Extent { first: 0, len: 0 },
                     algorithm: wanted.algorithm,
                     affinity_seconds: wanted.affinity_seconds,
+                    packets_only: wanted.packets_only,
                     slots: Vec::new(),
                     backends: BTreeMap::new(),
                 }
@@ -211,7 +214,7 @@ impl Planner<'_> {
             frontend: entry.frontend,
             algorithm: wanted.algorithm,
             affinity_seconds: wanted.affinity_seconds,
-            packets_only: false,
+            packets_only: wanted.packets_only,
         };
         let slots = wanted.slots.iter().map(|target| {
             let backend = entry.backends.get(target).map_or(0, |backend| backend.id);
@@ -226,6 +229,7 @@ impl Planner<'_> {
         }
         entry.algorithm = wanted.algorithm;
         entry.affinity_seconds = wanted.affinity_seconds;
+        entry.packets_only = wanted.packets_only;
         entry.slots.clone_from(&wanted.slots);
     }
 
