@@ -5,7 +5,7 @@
 //! of a shorter way (ICMP redirect). So they go directly too, as soon as the host knows the backend's MAC address;
 //! until then through the host, which then asks for it.
 
-use crate::packet::{Packet, header, store};
+use crate::packet::{header, store};
 use aya_ebpf::{helpers::generated::bpf_fib_lookup, programs::TcContext};
 use mcs_proxy_ebpf::abi::{Address, Verdict};
 
@@ -39,20 +39,20 @@ const NO_NEIGHBOUR: i64 = 7;
 const ELSEWHERE: u64 = 1 << 48;
 const UNKNOWN: u64 = 1 << 49;
 
-/// Asks the host where it would forward to.
+/// Asks the host where it would forward a packet to.
 ///
 /// Returns the next hop's MAC address, as its bytes lie in memory, if the backend itself is the next hop and on the
 /// bridge; [`UNKNOWN`] if the host has yet to ask for it; [`ELSEWHERE`] if not.
 #[inline(never)]
-fn find(ctx: &TcContext, packet: &Packet, bridge: u32, backend: &Address) -> u64 {
-    let (family, source, destination) = if packet.is_v4() {
-        (AF_INET, [u64::from(packet.source.v4_raw()), 0], [u64::from(backend.v4_raw()), 0])
+fn find(ctx: &TcContext, source: &Address, protocol: u8, bridge: u32, backend: &Address) -> u64 {
+    let (family, source, destination) = if source.is_v4() {
+        (AF_INET, [u64::from(source.v4_raw()), 0], [u64::from(backend.v4_raw()), 0])
     } else {
-        (AF_INET6, packet.source.words(), backend.words())
+        (AF_INET6, source.words(), backend.words())
     };
     let mut lookup = Lookup {
         family,
-        protocol: packet.protocol.number(),
+        protocol,
         source_port: 0,
         destination_port: 0,
         length: 0,
@@ -78,14 +78,26 @@ fn find(ctx: &TcContext, packet: &Packet, bridge: u32, backend: &Address) -> u64
 
 /// Whether the backend is on the bridge itself, not behind a gateway.
 #[inline(always)]
-pub(crate) fn is_on_link(ctx: &TcContext, packet: &Packet, bridge: u32, backend: &Address) -> bool {
-    find(ctx, packet, bridge, backend) != ELSEWHERE
+pub(crate) fn is_on_link(
+    ctx: &TcContext,
+    source: &Address,
+    protocol: u8,
+    bridge: u32,
+    backend: &Address,
+) -> bool {
+    find(ctx, source, protocol, bridge, backend) != ELSEWHERE
 }
 
 /// Sends the packet straight there, if it is known where that is.
 #[inline(always)]
-pub(crate) fn send(ctx: &TcContext, packet: &Packet, bridge: u32, backend: &Address) -> Result<(), Verdict> {
-    let mac = find(ctx, packet, bridge, backend);
+pub(crate) fn send(
+    ctx: &TcContext,
+    source: &Address,
+    protocol: u8,
+    bridge: u32,
+    backend: &Address,
+) -> Result<(), Verdict> {
+    let mac = find(ctx, source, protocol, bridge, backend);
     if mac != ELSEWHERE && mac != UNKNOWN {
         let ethernet = header(ctx, 0, 6).ok_or(Verdict::RewriteFailed)?;
         store(ethernet, 0, mac as u32);

@@ -5,7 +5,8 @@ use crate::{
     flow,
     lookup::Choice,
     maps::{self, Tier},
-    packet::{self, Network, Packet},
+    packet::{self, Packet},
+    shape,
     tcx::{interface, key_of},
 };
 use aya_ebpf::{
@@ -98,7 +99,7 @@ pub(crate) fn is_taken_by_the_pod(
     }
     let ports = u32::from(choice.port.raw()) | u32::from(wire_port.raw()) << 16;
     // As in a packet that answers.
-    let (mut tuple, size) = if packet.is_v4() {
+    let (mut tuple, size) = if packet.v4 {
         ([choice.address.v4_raw(), packet.source.v4_raw(), ports, 0, 0, 0, 0, 0, 0], V4_SIZE)
     } else {
         let half = |word: u64| [word as u32, (word >> 32) as u32];
@@ -122,8 +123,10 @@ pub(crate) fn is_taken_by_the_pod(
 /// A packet from a pod straight to a backend. If it opens a connection that is on the wire what a flow of the same
 /// pod is, that flow gives way if it is over; else the packet must.
 #[inline(never)]
-pub(crate) fn check_direct(ctx: &TcContext, network: Network) -> Verdict {
-    let Ok(packet) = packet::transport(ctx, network) else { return Verdict::NotOurs };
+pub(crate) fn check_direct(ctx: &TcContext) -> Verdict {
+    let Ok(network) = packet::network(ctx) else { return Verdict::NotOurs };
+    let Ok(shape) = shape::find(ctx, &network) else { return Verdict::NotOurs };
+    let Ok(packet) = packet::anywhere(ctx, network, shape) else { return Verdict::NotOurs };
     if !packet.is_syn() {
         return Verdict::NotOurs;
     }

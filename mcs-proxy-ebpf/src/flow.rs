@@ -90,9 +90,11 @@ fn follow(tier: Tier, key: &Tuple, pointer: *mut Flow, packet: &Packet, interfac
     }
     let outdated = owner != interface
         || match packet.protocol {
-            Protocol::Tcp => transition::opens_another(packet.is_syn(), packet.sequence, isn),
+            Protocol::Tcp | Protocol::Sctp => {
+                transition::opens_another(packet.is_syn(), packet.sequence, isn)
+            }
             // A datagram has no connection to lose: it selects anew once its backend is gone.
-            Protocol::Udp | Protocol::Sctp => !maps::backend_state(known.backend_id).keeps(generation),
+            Protocol::Udp => !maps::backend_state(known.backend_id).keeps(generation),
         };
     if outdated {
         known.status = Status::Outdated;
@@ -193,8 +195,8 @@ pub(crate) fn open(
         generation: choice.generation,
         interface,
         isn: match packet.protocol {
-            Protocol::Tcp => packet.sequence,
-            Protocol::Udp | Protocol::Sctp => last_seen,
+            Protocol::Tcp | Protocol::Sctp => packet.sequence,
+            Protocol::Udp => last_seen,
         },
         service: choice.service,
         last_seen,

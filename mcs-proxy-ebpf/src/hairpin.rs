@@ -14,10 +14,12 @@
 //! target): no packet of another flow has one address at both ends.
 
 use crate::{
+    fragment,
     maps::{self, Tier},
     packet::{self, Packet},
     reply,
     rewrite::{End, rewrite},
+    shape,
     tcx::{interface, key_of},
     verdict::conclude,
     wire::turn_around,
@@ -34,7 +36,9 @@ fn hairpin(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn turn(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
-    let packet = packet::transport(ctx, network)?;
+    let shape = shape::find(ctx, &network)?;
+    let packet = packet::anywhere(ctx, network, shape)?;
+    fragment::refuse()?;
     if is_answer(&packet) {
         return answer(ctx, &packet);
     }
@@ -44,7 +48,7 @@ fn turn(ctx: &TcContext) -> Result<Verdict, Verdict> {
 /// Whether this is a pod's answer to itself.
 #[inline(always)]
 pub(crate) fn is_answer(packet: &Packet) -> bool {
-    packet.destination == maps::hairpin_address(packet.is_v4())
+    packet.destination == maps::hairpin_address(packet.v4)
 }
 
 /// The flow is known, or was made just now.
@@ -64,7 +68,7 @@ fn call(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
         return Err(Verdict::NoFlow);
     }
     let ends = Ends {
-        source: maps::hairpin_address(packet.is_v4()),
+        source: maps::hairpin_address(packet.v4),
         source_port: wire_port,
         destination: backend,
         destination_port: port,
@@ -72,9 +76,9 @@ fn call(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
     translate(ctx, packet, &ends)?;
     maps::count_service(service, |counters| {
         counters.packets_in += 1;
-        counters.bytes_in += packet.bytes;
+        counters.bytes_in += u64::from(packet.bytes);
     });
-    maps::count_backend(backend_id, |counters| counters.bytes += packet.bytes);
+    maps::count_backend(backend_id, |counters| counters.bytes += u64::from(packet.bytes));
     Ok(Verdict::HairpinForwarded)
 }
 
@@ -111,6 +115,6 @@ struct Ends {
 #[inline(never)]
 fn translate(ctx: &TcContext, packet: &Packet, ends: &Ends) -> Result<(), Verdict> {
     turn_around(ctx)?;
-    rewrite(ctx, packet, End::Source, &ends.source, ends.source_port)?;
-    rewrite(ctx, packet, End::Destination, &ends.destination, ends.destination_port)
+    rewrite::<true>(ctx, packet, End::Source, &ends.source, ends.source_port)?;
+    rewrite::<true>(ctx, packet, End::Destination, &ends.destination, ends.destination_port)
 }

@@ -224,6 +224,7 @@ fn message(ctx: &TcContext) -> Result<Message, Verdict> {
         if load::<u8>(ctx, ETHERNET + 6)? != ICMP_V6 {
             return Err(Verdict::Unsupported);
         }
+        v6_version(ctx, ETHERNET)?;
         let length = u16::from_be(load(ctx, ETHERNET + 4)?);
         (ETHERNET + IPV6, ETHERNET + IPV6 + usize::from(length))
     };
@@ -244,6 +245,7 @@ fn quote(ctx: &TcContext, message: &Message) -> Result<Quote, Verdict> {
         }
         (ip + v4_header(ctx, ip)?, load(ctx, ip + 9)?)
     } else {
+        v6_version(ctx, ip)?;
         (ip + IPV6, load(ctx, ip + 6)?)
     };
     if Protocol::from_number(protocol).is_none() || transport + 8 > message.end {
@@ -271,6 +273,12 @@ fn v4_header(ctx: &TcContext, at: usize) -> Result<usize, Verdict> {
         return Err(Verdict::Malformed);
     }
     Ok(usize::from(first & 15) * 4)
+}
+
+/// Fails unless it is an IPv6 header that is there.
+#[inline(always)]
+fn v6_version(ctx: &TcContext, at: usize) -> Result<(), Verdict> {
+    if load::<u8>(ctx, at)? >> 4 == 6 { Ok(()) } else { Err(Verdict::Malformed) }
 }
 
 impl Message {

@@ -8,6 +8,7 @@
 use crate::{
     flow::add_state,
     maps::{self, Insert, Tier},
+    roster,
 };
 use mcs_proxy_ebpf::{
     abi::{Flow, FlowState, Reply, Tuple},
@@ -20,6 +21,7 @@ use mcs_proxy_ebpf::{
 /// What is in the transient pair stays there and is evicted in time; `flows` is looked up first.
 #[inline(never)]
 pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
+    roster::want_turn();
     let Some(pair) = maps::pair() else { return false };
     // SAFETY: as in `flow::follow`. A copy: what is inserted must not change between reply and flow.
     pair.flow = unsafe { *pointer };
@@ -33,8 +35,11 @@ pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
     pair.reply.answered = 1;
     let inserted = maps::insert_reply(Tier::Established, &pair.reply_key, &pair.reply, Insert::New).is_ok();
     if inserted && maps::insert_flow(Tier::Established, key, &pair.flow, Insert::New).is_ok() {
-        add_state(pointer, FlowState::ESTABLISHED);
-        return true;
+        if roster::enter(key, &pair.flow) {
+            add_state(pointer, FlowState::ESTABLISHED);
+            return true;
+        }
+        maps::remove_flow(Tier::Established, key);
     }
     if inserted {
         maps::remove_reply(Tier::Established, &pair.reply_key);

@@ -6,20 +6,26 @@
 #![expect(internal_features, reason = "atomic_xadd is the only way to a fetching add on this target")]
 
 mod affinity;
+mod aside;
 mod bridge;
 mod collision;
 mod flow;
+mod fragment;
 mod hairpin;
 mod icmp;
 mod life;
 mod lookup;
 mod maps;
+mod odd;
 mod open;
 mod packet;
 mod redirect;
 mod reject;
 mod reply;
 mod rewrite;
+mod roster;
+mod sctp;
+mod shape;
 mod socket;
 mod tcx;
 mod verdict;

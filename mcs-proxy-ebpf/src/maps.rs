@@ -1,13 +1,14 @@
 //! The maps. They are private to this file: the rest of the programs goes through the getters, which say what a
 //! lookup means. Sizes are those of the contract's defaults; the loader overrides them.
 
-use crate::{life::Pair, lookup::Scratch};
+use crate::{aside::Aside, life::Pair, lookup::Scratch, roster::Turn};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::SkStorage,
+    helpers::generated::bpf_map_pop_elem,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf},
     programs::{SockAddrContext, TcContext},
 };
 use core::{
@@ -16,9 +17,9 @@ use core::{
 };
 use mcs_proxy_ebpf::abi::{
     Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Flow, Fragment,
-    FragmentKey, FrontendWord, HOT_WORDS, INTERFACES, MapSizes, Place, REJECTS_PER_TICK, Reply, SHARES,
-    STAGES, ServiceCounters, ServiceKey, SocketBackend, SocketKey, SocketOrigin, SocketScope, Stage, Tuple,
-    VERDICTS, Verdict, VipFlags, hot_bit,
+    FragmentKey, FrontendWord, HOT_WORDS, INTERFACES, MapName, MapSizes, Place, REJECTS_PER_TICK, Reply,
+    RosterEntry, SHARES, STAGES, ServiceCounters, ServiceKey, Silences, SocketBackend, SocketKey,
+    SocketOrigin, SocketScope, Stage, Tuple, VERDICTS, VIP_WHOLE, Verdict, VipFlags, hot_bit,
 };
 
 const SIZES: MapSizes = MapSizes::DEFAULT;
@@ -29,6 +30,20 @@ static FLOWS_PER_INTERFACE: Global<u32> = Global::new(SIZES.flows / 4);
 /// Ticks in a second, rounded up: the loader sets it, for only user space knows the kernel's HZ.
 #[unsafe(no_mangle)]
 static TICKS_PER_SECOND: Global<u32> = Global::new(4);
+
+/// How long established flows may be silent: the loader sets it.
+#[unsafe(no_mangle)]
+static SILENCES: Global<Silences> = Global::new(Silences {
+    tcp_established: 4 * 432_000,
+    tcp_half_closed: 4 * 120,
+    tcp_closed: 4 * 120,
+    udp_stream: 4 * 120,
+});
+
+#[inline(always)]
+pub(crate) fn silences() -> Silences {
+    SILENCES.load()
+}
 
 /// Which sockets the socket path serves: the loader sets it.
 #[unsafe(no_mangle)]
@@ -97,6 +112,8 @@ static REPLIES: HashMap<Tuple, Reply> = HashMap::with_max_entries(SIZES.flows, B
 static TRANSIENT: LruHashMap<Tuple, Flow> = LruHashMap::with_max_entries(SIZES.transient, 0);
 #[map(name = "transient_replies")]
 static TRANSIENT_REPLIES: LruHashMap<Tuple, Reply> = LruHashMap::with_max_entries(SIZES.transient, 0);
+#[map(name = "roster")]
+static ROSTER: Queue<RosterEntry> = Queue::with_max_entries(SIZES.of(MapName::Roster), 0);
 #[map(name = "affinity")]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(SIZES.affinity, 0);
 // Not of the contract: nobody else sees it, so it is not pinned.
@@ -104,6 +121,10 @@ static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entrie
 static PAIR: PerCpuArray<Pair> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "aside")]
+static ASIDE: PerCpuArray<Aside> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "turn")]
+static TURN: PerCpuArray<Turn> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(SIZES.fragments, 0);
 #[map(name = "interface_flows")]
@@ -146,6 +167,14 @@ pub(crate) fn frontend_index(key: &ServiceKey) -> Option<u32> {
 #[inline(always)]
 pub(crate) fn is_vip(address: &Address) -> bool {
     VIPS.get_ptr(address).is_some()
+}
+
+/// Whether every port of the address is ours.
+#[inline(always)]
+pub(crate) fn is_whole(address: &Address) -> bool {
+    let Some(flags) = VIPS.get_ptr(address) else { return false };
+    // SAFETY: the pointer is to a live, aligned value. Volatile, as user space may write it meanwhile.
+    unsafe { ptr::read_volatile(flags) & VIP_WHOLE != 0 }
 }
 
 /// The element of `backends` at which the frontend's extent begins; 0 if the frontend is vacant.
@@ -287,6 +316,26 @@ pub(crate) fn remove_reply(tier: Tier, key: &Tuple) {
     };
 }
 
+/// Memory of this CPU for what it has of the roster.
+#[inline(always)]
+pub(crate) fn turn() -> Option<&'static mut Turn> {
+    // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
+    Some(unsafe { &mut *TURN.get_ptr_mut(0)? })
+}
+
+/// Takes out the entry whose turn it is; `false` if there is none.
+#[inline(always)]
+pub(crate) fn take_from_roster(entry: &mut RosterEntry) -> bool {
+    // SAFETY: the map is a queue of what the pointer has room for. aya's own `pop` would put it on the stack.
+    unsafe { bpf_map_pop_elem((&raw const ROSTER).cast_mut().cast(), ptr::from_mut(entry).cast()) == 0 }
+}
+
+/// Puts an entry at the end of the roster; `false` if that is full.
+#[inline(always)]
+pub(crate) fn put_in_roster(entry: &RosterEntry) -> bool {
+    ROSTER.push(entry, 0).is_ok()
+}
+
 /// Where a client's last flow went. The kernel may reuse the memory at once: see [`Affinity::seal`].
 #[inline(always)]
 pub(crate) fn affinity(key: &AffinityKey) -> Option<*mut Affinity> {
@@ -311,6 +360,32 @@ pub(crate) fn pair() -> Option<&'static mut Pair> {
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
     Some(unsafe { &mut *SCRATCH.get_ptr_mut(0)? })
+}
+
+/// Memory of this CPU until the last program that goes on with a packet ends, for what only odd packets need.
+#[inline(always)]
+pub(crate) fn aside() -> Option<&'static mut Aside> {
+    // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
+    Some(unsafe { &mut *ASIDE.get_ptr_mut(0)? })
+}
+
+/// What a datagram's first fragment was translated to. The kernel may reuse the memory at once: see
+/// [`Fragment::seal`].
+#[inline(always)]
+pub(crate) fn fragment(key: &FragmentKey) -> Option<*mut Fragment> {
+    FRAGMENTS.get_ptr_mut(key)
+}
+
+#[inline(always)]
+pub(crate) fn insert_fragment(key: &FragmentKey, fragment: &Fragment) {
+    // It fails if all elements are being written at this moment: then the later fragments pass, and are counted.
+    let _inserted = FRAGMENTS.insert(key, fragment, 0);
+}
+
+#[inline(always)]
+pub(crate) fn remove_fragment(key: &FragmentKey) {
+    // The only error is that there was none.
+    let _gone = FRAGMENTS.remove(key);
 }
 
 /// Takes one established flow out of an interface's share; `false` if it has used it up.

@@ -4,10 +4,13 @@
 use crate::{
     bridge,
     collision::{self, check_direct},
-    flow, lookup, maps,
-    packet::{self, Network},
+    flow, fragment,
+    lookup::{self, Choice},
+    maps,
+    packet::{self, Packet},
     reject,
     rewrite::{End, rewrite, shift},
+    shape,
     tcx::{interface, key_of},
     verdict::{conclude, go_on},
 };
@@ -28,38 +31,46 @@ fn open(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
-    let network = packet::network(ctx)?;
-    if !maps::is_hot(Direction::FromPod, &network.destination) {
-        return Ok(check_direct(ctx, network));
+    if !maps::is_hot(Direction::FromPod, &packet::network(ctx)?.destination) {
+        return Ok(check_direct(ctx));
     }
-    Ok(begin(ctx, network))
+    Ok(begin(ctx))
 }
 
-/// A function of its own for its stack, which rejects need as well.
+/// A function of its own for its stack, which rejects need as well. It reads the network header again: handed over, it
+/// would lie on the stack all the while.
 #[inline(never)]
-fn begin(ctx: &TcContext, network: Network) -> Verdict {
-    offer(ctx, network).unwrap_or_else(|verdict| verdict)
+fn begin(ctx: &TcContext) -> Verdict {
+    offer(ctx).unwrap_or_else(|verdict| verdict)
 }
 
 /// Offers the packet one backend, by one source port.
 #[inline(always)]
-fn offer(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
-    let packet = packet::transport(ctx, network)?;
+fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
+    let network = packet::network(ctx)?;
+    let shape = shape::find(ctx, &network)?;
+    let packet = packet::anywhere(ctx, network, shape)?;
     let interface = interface(ctx);
-    let key = key_of(&packet);
+    let key = &mut maps::aside().ok_or(Verdict::Corrupt)?.key;
+    *key = key_of(&packet);
+    // What opens a connection ends what was under its key, even if nobody here takes it: beneath us it may find a
+    // backend, and what follows it must not find the old one.
+    if packet.may_open() {
+        flow::give_up(key);
+    }
     let choice = lookup::choose(&packet)?;
-    flow::give_up(&key);
     let wire_port = collision::wire_port(ctx, &packet, choice);
     let place = maps::place(interface);
     let mut state = FlowState::NEW;
     if choice.address == packet.source {
+        fragment::refuse()?;
         state = FlowState::HAIRPIN;
     } else if collision::is_taken_by_the_pod(ctx, &packet, choice, wire_port, place.netns) {
         return Ok(collision::again(ctx, choice));
-    } else if place.bridge != 0 && bridge::is_on_link(ctx, &packet, place.bridge, &choice.address) {
+    } else if place.bridge != 0 && is_on_link(ctx, &packet, place.bridge, choice) {
         state = FlowState::ON_LINK;
     }
-    match flow::open(&key, &packet, interface, choice, wire_port, state) {
+    match flow::open(key, &packet, interface, choice, wire_port, state) {
         Err(Verdict::TupleTaken) => return Ok(collision::again(ctx, choice)),
         opened => opened?,
     }
@@ -73,16 +84,22 @@ fn offer(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
         return Ok(Verdict::HairpinMissing);
     }
     if state.has(FlowState::ON_LINK) {
-        bridge::send(ctx, &packet, place.bridge, &choice.address)?;
+        bridge::send(ctx, &packet.source, packet.protocol.number(), place.bridge, &choice.address)?;
     }
     if wire_port != packet.source_port {
-        shift(ctx, &packet, End::Source, wire_port)?;
+        shift::<true>(ctx, &packet, End::Source, wire_port)?;
     }
-    rewrite(ctx, &packet, End::Destination, &choice.address, choice.port)?;
+    rewrite::<true>(ctx, &packet, End::Destination, &choice.address, choice.port)?;
+    fragment::remember(&packet, &choice.address, choice.service, choice.backend_id, interface);
     maps::count_service(choice.service, |counters| {
         counters.packets_in += 1;
-        counters.bytes_in += packet.bytes;
+        counters.bytes_in += u64::from(packet.bytes);
     });
-    maps::count_backend(choice.backend_id, |counters| counters.bytes += packet.bytes);
+    maps::count_backend(choice.backend_id, |counters| counters.bytes += u64::from(packet.bytes));
     Ok(Verdict::NewFlow)
+}
+
+#[inline(always)]
+fn is_on_link(ctx: &TcContext, packet: &Packet, bridge: u32, choice: &Choice) -> bool {
+    bridge::is_on_link(ctx, &packet.source, packet.protocol.number(), bridge, &choice.address)
 }

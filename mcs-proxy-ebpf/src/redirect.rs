@@ -26,8 +26,7 @@ const REDIRECTED_HEADER: u8 = 4;
 /// Whether it is a redirect about a packet of a flow of this interface's.
 #[inline(always)]
 pub(crate) fn is_about_a_flow(ctx: &TcContext, network: &Network, interface: u32) -> bool {
-    let embedded =
-        if network.destination.is_v4() { embedded_v4(ctx, network) } else { embedded_v6(ctx, network) };
+    let embedded = if network.v4 { embedded_v4(ctx, network) } else { embedded_v6(ctx, network) };
     let Some(key) = embedded else { return false };
     let is_ours = |tier| match maps::reply(tier, &key) {
         // SAFETY: the entry is memory of the map until this program ends.

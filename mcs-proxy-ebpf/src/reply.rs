@@ -87,10 +87,10 @@ fn note(tier: Tier, wire: &Tuple, origin: &Origin, end: FlowState, now: u32) {
 pub(crate) fn count(origin: &Origin, packet: &Packet) {
     maps::count_service(origin.service, |counters| {
         counters.packets_out += 1;
-        counters.bytes_out += packet.bytes;
+        counters.bytes_out += u64::from(packet.bytes);
     });
     maps::count_backend(origin.backend_id, |counters| {
         counters.first_replies += u32::from(origin.first);
-        counters.bytes += packet.bytes;
+        counters.bytes += u64::from(packet.bytes);
     });
 }

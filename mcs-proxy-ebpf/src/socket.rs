@@ -168,7 +168,10 @@ fn choose(ctx: &SockAddrContext, scratch: &mut Scratch) -> Result<(), Verdict> {
     if !maps::is_hot(Direction::FromPod, &scratch.service_key.vip) || !is_served(ctx) {
         return Err(Verdict::NotOurs);
     }
-    let frontend = maps::frontend_index(&scratch.service_key).ok_or(Verdict::NoService)?;
+    let Some(frontend) = maps::frontend_index(&scratch.service_key) else {
+        let is_nobodys = maps::is_whole(&scratch.service_key.vip);
+        return Err(if is_nobodys { Verdict::NoBackend } else { Verdict::NoService });
+    };
     // A socket has no address yet. All processes of a namespace are one client, as they are by address.
     let client = Address::from_v6_raw([0, netns(ctx)]);
     let cookie = cookie(ctx);

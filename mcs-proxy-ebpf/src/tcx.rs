@@ -3,27 +3,31 @@
 use crate::{
     bridge, collision,
     flow::{self, Status},
-    hairpin, icmp, maps,
+    fragment, hairpin, icmp, maps,
     packet::{self, Network, Packet},
     redirect, reply,
     rewrite::{End, rewrite, shift},
-    verdict::{conclude, go_on},
+    roster,
+    verdict::{conclude, go_on, go_on_odd},
 };
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, macros::classifier, programs::TcContext};
-use mcs_proxy_ebpf::abi::{Direction, FlowState, Tuple, Verdict};
+use mcs_proxy_ebpf::abi::{Direction, FlowState, Stage, Tuple, Verdict};
 
 /// On the way from a pod (ingress of the host's side of its veth).
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
     let verdict = sort(&ctx).unwrap_or_else(|verdict| verdict);
     go_on(&ctx, verdict);
+    go_on_odd(&ctx, verdict, Stage::Odd);
     conclude(&ctx, verdict)
 }
 
 /// On the way to a pod (egress of the host's side of its veth).
 #[classifier]
 fn to_pod(ctx: TcContext) -> i32 {
-    conclude(&ctx, sort_back(&ctx).unwrap_or_else(|verdict| verdict))
+    let verdict = sort_back(&ctx).unwrap_or_else(|verdict| verdict);
+    go_on_odd(&ctx, verdict, Stage::OddBack);
+    conclude(&ctx, verdict)
 }
 
 /// Returns the time in ticks, for whoever wants to know how old a flow is: user space test-runs it.
@@ -43,31 +47,45 @@ fn empty(_: TcContext) -> i32 {
 fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
     if !maps::is_hot(Direction::FromPod, &network.destination) {
-        if maps::is_hot(Direction::ToPod, &network.destination) && network.is_plain_syn(ctx) {
+        if maps::is_hot(Direction::ToPod, &network.destination) && network.may_open(ctx) {
             return Ok(Verdict::OpenMissing);
         }
         return Err(Verdict::NotOurs);
     }
+    if network.is_mapped() {
+        return Err(Verdict::Malformed);
+    }
     if network.is_icmp() {
         return Ok(icmp::from_pod(ctx));
     }
-    Ok(forward(ctx, network))
+    if !network.plain {
+        return Ok(Verdict::OddMissing);
+    }
+    let verdict = forward(ctx, network);
+    roster::turn_if_due();
+    Ok(verdict)
 }
 
 /// A function of its own for its stack: ICMP and rejects need room too, and 512 bytes are for the deepest path.
 #[inline(never)]
 fn forward(ctx: &TcContext, network: Network) -> Verdict {
-    translate(ctx, network).unwrap_or_else(|verdict| verdict)
+    match packet::transport(ctx, network) {
+        Ok(packet) => translate::<false>(ctx, &packet).unwrap_or_else(|verdict| verdict),
+        Err(verdict) => verdict,
+    }
 }
 
+/// Translates a packet of a known flow; of any other it says who goes on with it.
 #[inline(always)]
-fn translate(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
-    let packet = packet::transport(ctx, network)?;
+pub(crate) fn translate<const ODD: bool>(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
     let interface = interface(ctx);
-    let key = key_of(&packet);
-    let known = flow::find(&key, &packet, interface);
+    if ODD {
+        fragment::begin(packet);
+    }
+    let key = key_of(packet);
+    let known = flow::find(&key, packet, interface);
     if known.status != Status::Current {
-        if hairpin::is_answer(&packet) {
+        if hairpin::is_answer(packet) {
             return Ok(Verdict::HairpinMissing);
         }
         collision::begin(ctx);
@@ -78,17 +96,21 @@ fn translate(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
     }
     // A SYN that is sent again goes through the host: what it thinks the backend's MAC address is may be out of date.
     if known.state.has(FlowState::ON_LINK) && !packet.is_syn() {
-        bridge::send(ctx, &packet, maps::place(interface).bridge, &known.address)?;
+        let bridge = maps::place(interface).bridge;
+        bridge::send(ctx, &packet.source, packet.protocol.number(), bridge, &known.address)?;
     }
     if known.wire_port != packet.source_port {
-        shift(ctx, &packet, End::Source, known.wire_port)?;
+        shift::<ODD>(ctx, packet, End::Source, known.wire_port)?;
     }
-    rewrite(ctx, &packet, End::Destination, &known.address, known.port)?;
+    rewrite::<ODD>(ctx, packet, End::Destination, &known.address, known.port)?;
+    if ODD {
+        fragment::remember(packet, &known.address, known.service, known.backend_id, interface);
+    }
     maps::count_service(known.service, |counters| {
         counters.packets_in += 1;
-        counters.bytes_in += packet.bytes;
+        counters.bytes_in += u64::from(packet.bytes);
     });
-    maps::count_backend(known.backend_id, |counters| counters.bytes += packet.bytes);
+    maps::count_backend(known.backend_id, |counters| counters.bytes += u64::from(packet.bytes));
     Ok(Verdict::Forwarded)
 }
 
@@ -97,6 +119,9 @@ fn sort_back(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
     // Errors come from routers, which have no bit: the packet they quote is what counts.
     if network.is_icmp() {
+        if network.is_mapped() {
+            return Err(Verdict::Malformed);
+        }
         if is_redirect(ctx, network) {
             return Err(Verdict::HostRedirect);
         }
@@ -104,6 +129,12 @@ fn sort_back(ctx: &TcContext) -> Result<Verdict, Verdict> {
     }
     if !maps::is_hot(Direction::ToPod, &network.source) {
         return Err(Verdict::NotOurs);
+    }
+    if network.is_mapped() {
+        return Err(Verdict::Malformed);
+    }
+    if !network.plain {
+        return Ok(Verdict::OddMissing);
     }
     Ok(backward(ctx, network))
 }
@@ -117,12 +148,18 @@ fn is_redirect(ctx: &TcContext, network: Network) -> bool {
 /// As [`forward`].
 #[inline(never)]
 fn backward(ctx: &TcContext, network: Network) -> Verdict {
-    translate_back(ctx, network).unwrap_or_else(|verdict| verdict)
+    match packet::transport(ctx, network) {
+        Ok(packet) => translate_back::<false>(ctx, &packet).unwrap_or_else(|verdict| verdict),
+        Err(verdict) => verdict,
+    }
 }
 
 #[inline(always)]
-fn translate_back(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict> {
-    let packet = packet::transport(ctx, network)?;
+pub(crate) fn translate_back<const ODD: bool>(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
+    let interface = interface(ctx);
+    if ODD {
+        fragment::begin(packet);
+    }
     let wire = Tuple::new(
         packet.destination,
         packet.destination_port,
@@ -130,12 +167,15 @@ fn translate_back(ctx: &TcContext, network: Network) -> Result<Verdict, Verdict>
         packet.source_port,
         packet.protocol.number(),
     );
-    let origin = reply::find(&wire, &packet, interface(ctx))?;
+    let origin = reply::find(&wire, packet, interface)?;
     if origin.client_port != packet.destination_port {
-        shift(ctx, &packet, End::Destination, origin.client_port)?;
+        shift::<ODD>(ctx, packet, End::Destination, origin.client_port)?;
     }
-    rewrite(ctx, &packet, End::Source, &origin.vip, origin.port)?;
-    reply::count(&origin, &packet);
+    rewrite::<ODD>(ctx, packet, End::Source, &origin.vip, origin.port)?;
+    if ODD {
+        fragment::remember(packet, &origin.vip, origin.service, origin.backend_id, interface);
+    }
+    reply::count(&origin, packet);
     Ok(Verdict::Replied)
 }
 

@@ -9,14 +9,33 @@ pub const TCP_SYN: u8 = 2;
 pub const TCP_RST: u8 = 4;
 pub const TCP_ACK: u8 = 16;
 
+/// First chunks of SCTP packets (RFC 9260, section 3.2) that say something about the life of an association.
+pub const SCTP_INIT: u8 = 1;
+pub const SCTP_INIT_ACK: u8 = 2;
+pub const SCTP_ABORT: u8 = 6;
+pub const SCTP_SHUTDOWN_COMPLETE: u8 = 14;
+
+/// The TCP flags that mean to a flow what a packet's first chunk does. COOKIE ECHO, which confirms the answer, is the
+/// third packet as the ACK is; whatever a client sends after it confirms the same.
+#[inline(always)]
+pub const fn flags_of_chunk(chunk: u8) -> u8 {
+    match chunk {
+        SCTP_INIT => TCP_SYN,
+        SCTP_INIT_ACK => TCP_SYN | TCP_ACK,
+        SCTP_ABORT | SCTP_SHUTDOWN_COMPLETE => TCP_RST,
+        _ => TCP_ACK,
+    }
+}
+
 /// A UDP flow that had traffic both ways is confirmed after this many seconds, as netfilter makes it a stream
 /// (`nf_conntrack_udp_packet`: "assured" after 2 s).
 const UDP_CONFIRMED_SECONDS: u32 = 2;
 
-/// Whether a packet with these flags opens a TCP connection.
+/// Whether a packet with these flags opens a connection. SCTP's chunks are told as the flags that mean the same; a
+/// datagram opens a flow, and no connection.
 #[inline(always)]
 pub const fn is_syn(protocol: Protocol, tcp_flags: u8) -> bool {
-    matches!(protocol, Protocol::Tcp) && tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST) == TCP_SYN
+    !matches!(protocol, Protocol::Udp) && tcp_flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST) == TCP_SYN
 }
 
 /// Whether a SYN with this sequence number opens another connection than the one that began with `isn`, whatever that
@@ -41,10 +60,8 @@ pub const fn is_confirmation(
         return false;
     }
     match protocol {
-        Protocol::Tcp => tcp_flags & (TCP_SYN | TCP_ACK) == TCP_ACK,
-        Protocol::Udp | Protocol::Sctp => {
-            now.wrapping_sub(opened) >= UDP_CONFIRMED_SECONDS * ticks_per_second
-        }
+        Protocol::Tcp | Protocol::Sctp => tcp_flags & (TCP_SYN | TCP_ACK) == TCP_ACK,
+        Protocol::Udp => now.wrapping_sub(opened) >= UDP_CONFIRMED_SECONDS * ticks_per_second,
     }
 }
 
@@ -94,6 +111,7 @@ mod tests {
             // Those that have nothing to do with the life of a connection: PSH, URG, ECE, CWR.
             let expected = flags & 0b0001_0111 == TCP_SYN;
             assert_eq!(is_syn(Protocol::Tcp, flags), expected, "{flags:08b}");
+            assert_eq!(is_syn(Protocol::Sctp, flags), expected, "{flags:08b}");
             assert!(!is_syn(Protocol::Udp, flags));
         }
     }

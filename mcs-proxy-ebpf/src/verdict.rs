@@ -20,6 +20,14 @@ pub(crate) fn go_on(ctx: &TcContext, verdict: Verdict) {
     }
 }
 
+/// Goes on with the program for odd packets, if the verdict asks for it. Returns as [`go_on`] does.
+#[inline(always)]
+pub(crate) fn go_on_odd(ctx: &TcContext, verdict: Verdict, stage: Stage) {
+    if verdict == Verdict::OddMissing {
+        maps::go_on(ctx, stage);
+    }
+}
+
 /// Counts the verdict and returns the program's return value.
 ///
 /// "Next" is `TCX_NEXT`, which `TC_ACT_UNSPEC` equals: other programs on the hook still run. `TC_ACT_OK` would hide

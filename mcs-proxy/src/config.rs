@@ -92,6 +92,9 @@ pub struct Run {
     /// How often the API server is asked whether it has ServiceImports, and in which version
     #[arg(long, value_name = "TIME", default_value = "30s")]
     pub discovery_interval: humantime::Duration,
+    /// The longest wait before a problem is told of by a Kubernetes Event; each node waits for another part of it
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub event_jitter: humantime::Duration,
     /// How a Service without `mcs-proxy.io/algorithm` spreads its flows
     #[arg(long, value_enum, default_value = "round-robin")]
     pub default_algorithm: AlgorithmName,
@@ -264,6 +267,7 @@ impl Run {
             flows_per_interface,
             hairpin: self.hairpin(),
             socket_path: self.socket_path.scope(),
+            timeouts: self.timeouts.timeouts(),
             bpf_log: self.bpf_log,
         }
     }

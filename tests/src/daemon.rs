@@ -49,6 +49,8 @@ pub struct EndpointRow {
     pub address: IpAddr,
     pub cluster: String,
     pub in_maps: bool,
+    /// Why it is used or not.
+    pub verdict: String,
     pub flows: u64,
 }
 
@@ -302,6 +304,7 @@ fn endpoint_row(row: &Value) -> Result<EndpointRow> {
         address: text(row, "address")?.parse()?,
         cluster: text(row, "cluster")?,
         in_maps: row["in_maps"].as_bool().context("no in_maps")?,
+        verdict: text(row, "verdict")?,
         flows: number(row, "flows")?,
     })
 }

@@ -5,9 +5,11 @@
 pub mod api;
 mod beneath;
 pub mod bpf;
+mod bridge;
 mod cgroup;
 mod cleanup;
 pub mod client;
+pub mod crd;
 mod daemon;
 pub mod karmada;
 mod kubelet;
@@ -15,10 +17,12 @@ mod kubeproxy;
 mod namespace;
 pub mod netns;
 pub mod programs;
+pub mod proxy;
 mod sys;
 mod world;
 
 pub use beneath::Beneath;
+pub use bridge::BRIDGE;
 pub use cgroup::Cgroup;
 pub use cleanup::{stop_if_interrupted, tear_down_kept};
 pub use daemon::{Daemon, EndpointRow, ServiceRow};

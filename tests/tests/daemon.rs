@@ -26,7 +26,9 @@ impl Stage {
         let node = world.add_node("member2", "member2-node-1", &["10.12.0.0/16"])?;
         let manifests = Manifests::new(world.folder("manifests")?)?;
         manifests.service(&service("serve", "10.13.181.116")?)?;
-        let daemon = Daemon::start(&node, manifests.folder())?;
+        let mut daemon = Daemon::start(&node, manifests.folder())?;
+        // Names are written after the maps.
+        daemon.wait_for_services("names", |services| services.iter().any(|row| !row.name.is_empty()))?;
         Ok(Self { daemon, manifests, node, world })
     }
 

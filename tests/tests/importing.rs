@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use mcs_proxy_tests::{
     Daemon, ServiceRow, World,
     api::ApiServer,
+    crd::{CRDS, GROUP as MCS, SERVICE_IMPORTS as CRD, service_imports as crd},
     karmada::{Port, Service},
 };
 use serde_json::{Value, json};
@@ -18,9 +19,6 @@ use std::{
 const DEFAULT: &str = "/api/v1/namespaces/default/services";
 const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/mcs-proxy";
 const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/mcs-proxy/roles/mcs-proxy";
-const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const CRD: &str = "serviceimports.multicluster.x-k8s.io";
-const MCS: &str = "multicluster.x-k8s.io";
 const VIP: &str = "243.0.0.9";
 
 /// A node of member2, an API server that grants what `deploy/base` grants, and the arguments of a daemon there.
@@ -52,6 +50,8 @@ impl Stage {
             "243.0.0.0/8",
             "--discovery-interval",
             "1s",
+            "--event-jitter",
+            "100ms",
         ];
         let arguments = arguments.map(str::to_owned).to_vec();
         Ok(Self { world, api, node, arguments })
@@ -83,24 +83,6 @@ fn await_true(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> 
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-fn crd(served: &[&str]) -> Value {
-    let version = |name: &str| {
-        json!({
-            "name": name, "served": served.contains(&name), "storage": name == "v1beta1",
-            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-        })
-    };
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": CRD, "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"}},
-        "spec": {
-            "group": MCS, "scope": "Namespaced",
-            "names": {"plural": "serviceimports", "singular": "serviceimport", "kind": "ServiceImport"},
-            "versions": [version("v1alpha1"), version("v1beta1")],
-        },
-    })
 }
 
 fn has_import(rows: &[ServiceRow]) -> bool {
@@ -184,7 +166,11 @@ fn the_crd_of_service_imports_may_come_and_go_and_nothing_is_asked_that_is_not_g
     // An API server that starts does not know its CRDs at once; that is no reason to let go.
     stage.api.stop_server();
     stage.api.start_server()?;
-    thread::sleep(Duration::from_secs(3));
+    let discoveries = || {
+        Ok::<_, anyhow::Error>(stage.api.asked_by_the_daemon()?.iter().filter(|it| is_discovery(it)).count())
+    };
+    let before = discoveries()?;
+    await_true("two discoveries since", || Ok(discoveries()? >= before + 2))?;
     ensure!(has_import(&daemon.services()?), "a restart of the API server took the import");
 
     // A bad value of the settings is told of.
@@ -193,6 +179,12 @@ fn the_crd_of_service_imports_may_come_and_go_and_nothing_is_asked_that_is_not_g
         "{apiVersion: v1, kind: ConfigMap, metadata: {name: mcs-proxy}, data: {member1: '{state: gone}'}}",
     )?;
     daemon.wait_for_warning("data[member1].state: `gone` is not understood")?;
+    let created = |event: &Value| {
+        event["verb"] == "create"
+            && event["objectRef"]["apiGroup"] == "events.k8s.io"
+            && event["responseStatus"]["code"] == 201
+    };
+    await_true("Event", || Ok(stage.api.asked_by_the_daemon()?.iter().any(created)))?;
 
     stage.api.delete(&format!("{CRDS}/{CRD}"))?;
     daemon.wait_for_services("no import", |rows| !has_import(rows) && has_service(rows))?;
@@ -203,7 +195,14 @@ fn the_crd_of_service_imports_may_come_and_go_and_nothing_is_asked_that_is_not_g
     only_what_is_granted(&stage.api.asked_by_the_daemon()?)
 }
 
-/// Lists and watches of five kinds, of two of them by name; and which kinds there are. That some were refused says
+/// Whether the daemon was told which versions of ServiceImports there are.
+fn is_discovery(event: &Value) -> bool {
+    event["requestURI"].as_str().is_some_and(|uri| uri.starts_with("/apis/multicluster.x-k8s.io/v1"))
+        && event["objectRef"]["resource"].is_null()
+        && event["responseStatus"]["code"] == 200
+}
+
+/// Lists and watches of five kinds, of two of them by name; which kinds there are; and Events, created. That some were refused says
 /// nothing: an API server that starts does so until it knows its roles.
 fn only_what_is_granted(asked: &[Value]) -> Result<()> {
     let mut used = BTreeSet::new();
@@ -225,8 +224,8 @@ fn only_what_is_granted(asked: &[Value]) -> Result<()> {
         used.insert(format!("{} {resource}", event["verb"].as_str().unwrap_or_default()));
     }
     let kinds = ["configmaps", "endpointslices", "nodes", "serviceimports", "services"];
-    let expected: BTreeSet<String> =
-        ["list", "watch"].iter().flat_map(|verb| kinds.map(|kind| format!("{verb} {kind}"))).collect();
+    let read = ["list", "watch"].iter().flat_map(|verb| kinds.map(|kind| format!("{verb} {kind}")));
+    let expected: BTreeSet<String> = read.chain(["create events".to_owned()]).collect();
     ensure!(used == expected, "{used:?}");
     Ok(())
 }

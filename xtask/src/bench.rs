@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what a program costs, as a ratio to an empty one in the same run (`micro`); how soon the maps
-//! follow the API server (`control`).
+//! `cargo xtask bench`: what a program costs, as a ratio to an empty one in the same run (`micro`); what looking for
+//! silent flows costs (`collector`); how soon the maps follow the API server (`control`).
 
 use crate::{
     run::{cargo, command},
@@ -15,7 +15,9 @@ use std::{
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Bench {
     /// Nanoseconds and verified instructions of each program, by BPF_PROG_TEST_RUN
-    Micro(Options),
+    Micro(MicroOptions),
+    /// What looking for silent flows costs with 512k of them, and how soon those of a vanished interface are gone
+    Collector,
     /// The control loop with 1,000 and 100,000 endpoints from a real API server, beside the real kube-proxy
     Control(Options),
 }
@@ -27,9 +29,27 @@ pub(crate) struct Options {
     json: bool,
 }
 
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct MicroOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Print the ratios beside those of the table that is kept with the sources
+    #[arg(long, conflicts_with = "json")]
+    compare: bool,
+    /// Put this run's table in its place
+    #[arg(long)]
+    save: bool,
+}
+
 pub(crate) fn run(workspace: &Path, bench: Bench) -> Result<()> {
     match bench {
-        Bench::Micro(options) => finish(options, benchmark(workspace, "micro")),
+        Bench::Micro(MicroOptions { options, compare, save }) => {
+            let mut micro = benchmark(workspace, "micro");
+            let flags = [("--compare", compare), ("--save", save)];
+            micro.args(flags.into_iter().filter(|(_, is_asked)| *is_asked).map(|(flag, _)| flag));
+            finish(options, micro)
+        }
+        Bench::Collector => finish(Options { json: false }, benchmark(workspace, "collector")),
         Bench::Control(options) => {
             setup::kube(workspace, Beside::Nothing)?;
             let program = build_release(workspace)?;

@@ -1,6 +1,6 @@
 //! What is remembered about a flow, on the way to its backend and on the way back.
 
-use super::{Address, Port};
+use super::{Address, Port, Protocol};
 use crate::select::mix;
 
 /// Key of the flow maps. In `flows` and `transient` the peer is the VIP that the client called; in `replies` and
@@ -54,7 +54,8 @@ pub struct Flow {
     /// Index of the interface (in the node's network namespace) whose pod opened the flow.
     pub interface: u32,
     /// TCP: the sequence number of the SYN that opened the flow, network byte order. A SYN with another one opens a
-    /// new connection, a SYN with this one is a retransmit. Otherwise: ticks when the flow was opened.
+    /// new connection, a SYN with this one is a retransmit. SCTP: the same with the initiate tag of the INIT. UDP:
+    /// ticks when the flow was opened.
     pub isn: u32,
     /// Index into `cursors` and `service_counters`.
     pub service: u32,
@@ -81,6 +82,53 @@ pub struct Reply {
     /// As in [`Flow`]. A reply on any other interface is not this flow's.
     pub interface: u32,
     pub last_seen: u32,
+}
+
+/// Value of `roster`: an established flow, by its key and by what tells it from a later one with the same key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RosterEntry {
+    pub key: Tuple,
+    /// As in [`Flow`].
+    pub isn: u32,
+    pub pad: u32,
+}
+
+/// How many ticks an established flow may be silent before the programs forget it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silences {
+    pub tcp_established: u32,
+    /// One side has sent a FIN.
+    pub tcp_half_closed: u32,
+    pub tcp_closed: u32,
+    /// UDP with traffic both ways.
+    pub udp_stream: u32,
+}
+
+impl Silences {
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(&self, protocol: u8, state: FlowState) -> u32 {
+        if protocol == Protocol::Udp.number() {
+            self.udp_stream
+        } else if state.is_closed() {
+            self.tcp_closed
+        } else if state.is_half_closed() {
+            self.tcp_half_closed
+        } else {
+            self.tcp_established
+        }
+    }
+
+    /// Whether a flow that was seen last at `then` has been silent for too long at `now`. The tick wraps; what lies
+    /// ahead is just now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn are_over(&self, now: u32, then: u32, protocol: u8, state: FlowState) -> bool {
+        let age = now.wrapping_sub(then);
+        age <= u32::MAX / 2 && age > self.of(protocol, state)
+    }
 }
 
 /// How far a flow has come: bits that are only ever added.
@@ -222,39 +270,39 @@ impl Affinity {
     }
 }
 
-/// Key of `fragments`: what names a fragmented datagram (RFC 791 section 3.2, RFC 8200 section 4.5).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FragmentKey {
-    pub source: Address,
-    pub destination: Address,
-    /// Identification, network byte order; IPv4's 16 bits in the lower half.
-    pub identification: u32,
-    pub protocol: u8,
-    pub pad: [u8; 3],
-}
-
-/// Value of `fragments`: what the first fragment was translated to.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fragment {
-    /// The new destination on the way from the pod, the new source on the way to it.
-    pub address: Address,
-    pub interface: u32,
-    /// Ticks when the first fragment passed.
-    pub seen: u32,
-}
-
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<Flow>() == 64);
 const _: () = assert!(size_of::<Reply>() == 56);
+const _: () = assert!(size_of::<RosterEntry>() == 48 && size_of::<Silences>() == 16);
 const _: () = assert!(size_of::<AffinityKey>() == 24 && size_of::<Affinity>() == 40);
-const _: () = assert!(size_of::<FragmentKey>() == 40 && size_of::<Fragment>() == 24);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use core::net::{IpAddr, Ipv4Addr};
+
+    #[test]
+    fn established_flows_may_be_silent_by_protocol_and_state() {
+        let silences =
+            Silences { tcp_established: 1000, tcp_half_closed: 100, tcp_closed: 10, udp_stream: 50 };
+        let established = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
+        let half = established.with(FlowState::CLIENT_FIN);
+        let (tcp, udp) = (Protocol::Tcp.number(), Protocol::Udp.number());
+        for (protocol, state, silence) in [
+            (tcp, established, 1000),
+            (tcp, half, 100),
+            (tcp, half.with(FlowState::BACKEND_FIN), 10),
+            (tcp, established.with(FlowState::RESET), 10),
+            (udp, established, 50),
+        ] {
+            for now in [5, 5000, u32::MAX] {
+                let is_over = |age: u32| silences.are_over(now, now.wrapping_sub(age), protocol, state);
+                assert_eq!([is_over(silence), is_over(silence + 1)], [false, true], "{protocol} {state:?}");
+                // Seen by another CPU a moment after `now` was read.
+                assert!(!is_over(u32::MAX));
+            }
+        }
+    }
 
     #[test]
     fn a_seal_fits_its_own_key_and_fields_alone() {

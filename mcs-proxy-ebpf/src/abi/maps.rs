@@ -14,6 +14,7 @@ pub enum MapName {
     Replies,
     Transient,
     TransientReplies,
+    Roster,
     Affinity,
     Fragments,
     InterfaceFlows,
@@ -30,7 +31,7 @@ pub enum MapName {
 }
 
 impl MapName {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Hot,
         Self::Services,
         Self::Vips,
@@ -42,6 +43,7 @@ impl MapName {
         Self::Replies,
         Self::Transient,
         Self::TransientReplies,
+        Self::Roster,
         Self::Affinity,
         Self::Fragments,
         Self::InterfaceFlows,
@@ -71,6 +73,7 @@ impl MapName {
             Self::Replies => "replies",
             Self::Transient => "transient",
             Self::TransientReplies => "transient_replies",
+            Self::Roster => "roster",
             Self::Affinity => "affinity",
             Self::Fragments => "fragments",
             Self::InterfaceFlows => "interface_flows",
@@ -93,8 +96,12 @@ impl MapName {
 /// whose indices are that far apart share a share.
 pub const SHARES: u32 = 4096;
 
-/// Value of `vips`, by address: the key alone says that a frontend of ours has it. No flags are defined yet.
+/// Value of `vips`, by address; the key says that a frontend of ours has it.
 pub type VipFlags = u32;
+
+/// Every port of the VIP is ours: whoever calls one that no frontend has is refused, as kube-proxy does with other ports
+/// of ClusterIPs.
+pub const VIP_WHOLE: VipFlags = 1;
 
 /// How many rejects an interface gets in a tick (about a quarter of a second); the pod that asks for more is flooding.
 /// Value of `rejects`: the tick in the upper half, how many there were in it in the lower.
@@ -144,6 +151,8 @@ impl MapSizes {
             MapName::BackendState | MapName::BackendCounters => self.backend_ids,
             MapName::Flows | MapName::Replies => self.flows,
             MapName::Transient | MapName::TransientReplies => self.transient,
+            // Room for a quarter of entries whose flows have ended and whose turn is yet to come.
+            MapName::Roster => self.flows.saturating_add(self.flows / 4).saturating_add(64),
             MapName::Affinity => self.affinity,
             MapName::Fragments => self.fragments,
             MapName::InterfaceFlows | MapName::Rejects => SHARES,

@@ -11,6 +11,7 @@ mod address;
 mod counters;
 mod extent;
 mod flow;
+mod fragment;
 mod hot;
 mod interface;
 mod maps;
@@ -21,10 +22,11 @@ mod verdict;
 pub use address::{Address, Port, Protocol};
 pub use counters::{BackendCounters, ServiceCounters};
 pub use extent::{Algorithm, BackendState, Element, FrontendWord, Header, Liveness, ServiceKey, Slot};
-pub use flow::{Affinity, AffinityKey, Flow, FlowState, Fragment, FragmentKey, Reply, TICK_SHIFT, Tuple};
+pub use flow::{Affinity, AffinityKey, Flow, FlowState, Reply, RosterEntry, Silences, TICK_SHIFT, Tuple};
+pub use fragment::{Fragment, FragmentKey};
 pub use hot::{Direction, HOT_WORDS, HOT_WORDS_PER_DIRECTION, hot_bit};
 pub use interface::{INTERFACES, Place};
-pub use maps::{MapName, MapSizes, REJECTS_PER_TICK, SHARES, VipFlags};
+pub use maps::{MapName, MapSizes, REJECTS_PER_TICK, SHARES, VIP_WHOLE, VipFlags};
 pub use socket::{SocketBackend, SocketKey, SocketOrigin, SocketScope};
 pub use stage::{STAGES, Stage};
 pub use verdict::{Action, VERDICTS, Verdict};
@@ -56,6 +58,7 @@ mod userspace {
         Reply,
         ServiceCounters,
         ServiceKey,
+        Silences,
         SocketBackend,
         SocketKey,
         SocketOrigin,

@@ -9,19 +9,25 @@ pub enum Stage {
     Open = 0,
     /// After `from_pod` or `open`: a packet from a pod to itself.
     Hairpin = 1,
+    /// After `from_pod`: options, extension headers, fragments, SCTP.
+    Odd = 2,
+    /// After `to_pod`: the same.
+    OddBack = 3,
 }
 
 /// Entries of `stages`.
-pub const STAGES: u32 = 2;
+pub const STAGES: u32 = 4;
 
 impl Stage {
-    pub const ALL: [Self; STAGES as usize] = [Self::Open, Self::Hairpin];
+    pub const ALL: [Self; STAGES as usize] = [Self::Open, Self::Hairpin, Self::Odd, Self::OddBack];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Hairpin => "hairpin",
+            Self::Odd => "odd",
+            Self::OddBack => "odd_back",
         }
     }
 }

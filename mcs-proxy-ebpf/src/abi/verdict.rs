@@ -6,17 +6,17 @@
 pub enum Verdict {
     /// Nothing of ours concerns the address.
     NotOurs = 0,
-    /// Neither plain IPv4 nor plain IPv6: ARP, VLAN and the like.
+    /// Neither IPv4 nor IPv6: ARP, VLAN and the like.
     NotIp = 1,
     /// Headers that are cut short or contradict themselves.
     Malformed = 2,
-    /// IP of a kind that is not translated: options, extension headers, fragments, other transports.
+    /// IP of a kind that is not translated: source routes, IPsec, too many extension headers, other transports.
     Unsupported = 3,
     /// From a pod: the address shares a bit with a VIP of ours, or another port of it was called.
     NoService = 4,
     /// From a pod: a TCP packet to a frontend of ours, of a connection that is not. What is beneath us has it.
     UnknownConnection = 5,
-    /// From a pod: the frontend has no backend to offer.
+    /// From a pod: the frontend has no backend to offer, or the VIP is ours with every port and has none such.
     NoBackend = 6,
     /// From a pod: every wire tuple that was tried belongs to another flow, or to a connection of the pod's that
     /// calls the backend directly. Dropped: beneath us it would be the same tuple, and its answers the other's.
@@ -65,10 +65,15 @@ pub enum Verdict {
     Connected = 27,
     /// The same, but the frontend has no backend to offer: the call failed with ECONNREFUSED.
     ConnectRefused = 28,
+    /// Either way: a later fragment of a datagram whose first one was not translated, or came after it.
+    LoneFragment = 29,
+    /// Either way: a packet with more than a plain header; but [`Stage::Odd`](super::Stage::Odd) or
+    /// [`Stage::OddBack`](super::Stage::OddBack), which would go on with it, is not there.
+    OddMissing = 30,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 29;
+pub const VERDICTS: u32 = 31;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +116,8 @@ impl Verdict {
         Self::HairpinMissing,
         Self::Connected,
         Self::ConnectRefused,
+        Self::LoneFragment,
+        Self::OddMissing,
     ];
 
     #[inline(always)]
@@ -125,6 +132,8 @@ impl Verdict {
             | Self::NoBackend
             | Self::OpenMissing
             | Self::HairpinMissing
+            | Self::LoneFragment
+            | Self::OddMissing
             | Self::NotPromoted
             | Self::FlowsFull
             | Self::Corrupt

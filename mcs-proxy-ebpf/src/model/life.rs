@@ -64,13 +64,11 @@ impl Model {
     fn is_outdated(&self, flow: &Flow, segment: &Segment, here: Here) -> bool {
         flow.interface != here.interface
             || match segment.protocol {
-                Protocol::Tcp => {
+                Protocol::Tcp | Protocol::Sctp => {
                     let is_syn = is_syn(segment.protocol, segment.tcp_flags);
                     opens_another(is_syn, segment.sequence, flow.isn)
                 }
-                Protocol::Udp | Protocol::Sctp => {
-                    !self.tables.state_of(flow.backend_id).keeps(flow.generation)
-                }
+                Protocol::Udp => !self.tables.state_of(flow.backend_id).keeps(flow.generation),
             }
     }
 

@@ -11,7 +11,7 @@
 //! - corrupt maps and an LRU's evictions: tables hold what was put there, until a test takes one half away;
 //! - two packets at the same time;
 //! - bridges, and sockets that pods have besides: what of them counts lies outside of the maps;
-//! - IPv4 options, IPv6 extension headers, fragments, SCTP, and quotes that are cut short.
+//! - IPv4 options, IPv6 extension headers, fragments, and quotes that are cut short.
 #![forbid(unsafe_code)]
 
 mod choice;

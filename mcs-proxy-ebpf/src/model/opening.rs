@@ -3,7 +3,7 @@
 use super::{Here, Model, Segment, choice::Target};
 use crate::{
     abi::{Flow, FlowState, Protocol, Reply, Tuple, Verdict},
-    transition::{reply_key_of, reply_of},
+    transition::{is_syn, reply_key_of, reply_of},
 };
 
 /// How often a new flow is offered a tuple, and how many of them may be by a backend of their own.
@@ -11,12 +11,15 @@ const TRIES: u32 = 6;
 const BACKENDS: u32 = 3;
 
 impl Model {
-    /// Chooses a backend and remembers the flow, in place of the one that had the key before.
+    /// Chooses a backend and remembers the flow, in place of the one that had the key before. What nobody takes ends that
+    /// one too.
     pub(super) fn open(&mut self, key: &Tuple, segment: &Segment, here: Here) -> Result<Target, Verdict> {
         let mut last = None;
         for tried in 0..TRIES {
+            if segment.protocol == Protocol::Udp || is_syn(segment.protocol, segment.tcp_flags) {
+                self.give_up(key);
+            }
             let mut target = self.choose(key, segment, here)?;
-            self.give_up(key);
             if tried >= BACKENDS || last == Some(target.backend_id) {
                 target.wire_port = self.other_port;
             }
@@ -54,8 +57,8 @@ impl Model {
             generation: target.generation,
             interface: here.interface,
             isn: match segment.protocol {
-                Protocol::Tcp => segment.sequence,
-                Protocol::Udp | Protocol::Sctp => here.now,
+                Protocol::Tcp | Protocol::Sctp => segment.sequence,
+                Protocol::Udp => here.now,
             },
             service: target.service,
             last_seen: here.now,

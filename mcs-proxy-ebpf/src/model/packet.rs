@@ -24,15 +24,16 @@ pub enum Body {
     Other,
 }
 
-/// A TCP segment or a UDP datagram.
+/// A TCP segment, a UDP datagram or an SCTP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     pub protocol: Protocol,
     pub source_port: Port,
     pub destination_port: Port,
-    /// TCP only, else 0.
+    /// UDP: 0. SCTP's first chunk as the flags that mean the same, see
+    /// [`flags_of_chunk`](crate::transition::flags_of_chunk).
     pub tcp_flags: u8,
-    /// TCP only, else 0. Network byte order, as in [`Flow::isn`](crate::abi::Flow::isn).
+    /// UDP: 0. SCTP: the initiate tag of an INIT, else 0. Network byte order, as in [`Flow::isn`](crate::abi::Flow::isn).
     pub sequence: u32,
     /// TCP only, else 0. Network byte order.
     pub acknowledgment: u32,

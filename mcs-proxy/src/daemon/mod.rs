@@ -3,6 +3,7 @@
 mod grace;
 mod logging;
 mod neighbours;
+mod pressure;
 pub mod socket;
 mod stranded;
 pub mod writer;
@@ -11,7 +12,7 @@ use crate::{
     EBPF_OBJECT,
     config::{Places, Run, SocketPath},
     dataplane::{
-        flows::{Collected, Collector, FlowsError},
+        flows::{Collected, Collector, FlowsError, GONE},
         interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::KernelDataplane,
         links::{LinkError, Links},
@@ -22,10 +23,11 @@ use crate::{
     },
     desired::Flags,
     model::Model,
-    observe::with_causes,
+    observe::{events::Board, with_causes},
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use pressure::{News, Pressure, Refusals};
 use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +45,10 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 use writer::{Commit, Summary, Writer};
+
+/// After a scan of the flows it rests for this many times as long as it took, at least, so that it takes less than a
+/// hundredth of a core.
+pub const COLLECTION_REST: u32 = 128;
 
 /// How long after a change the grace period for what it let go of is waited for.
 const RECLAIM_DELAY: Duration = Duration::from_secs(1);
@@ -91,6 +97,8 @@ struct Daemon {
     run: Run,
     pin_dir: PinDir,
     run_dir: PathBuf,
+    /// The problems that the source tells the cluster of.
+    board: Board,
     /// Held for as long as the daemon lives: one writer of the pins, and one of the names.
     _locks: [File; 2],
     writer: Writer<KernelDataplane>,
@@ -103,6 +111,8 @@ struct Daemon {
     /// The catalog is behind the maps.
     catalog_due: Option<time::Instant>,
     catalog_rests_until: time::Instant,
+    /// Names on their way to the file.
+    catalog_writing: Option<JoinHandle<Written>>,
     /// Why the names could not be written the last time, which is told once.
     catalog_failure: Option<String>,
     /// The kernel refused something: everything is tried again.
@@ -111,10 +121,24 @@ struct Daemon {
     /// Interfaces that refused the programs, and when they are asked again.
     unattached: BTreeMap<u32, String>,
     attach_due: Option<time::Instant>,
+    /// When flows are looked for next, and how long at least a scan rests now.
+    collection_due: time::Instant,
+    collection_rests_until: time::Instant,
+    pressure: Pressure,
+    /// How often room was lacking until the last look.
+    refusals: Refusals,
 }
 
-/// What a scan of the flow maps brought, and when it began.
-type Scan = (LingerMark, Result<Collected, FlowsError>);
+/// A scan of the flow maps.
+struct Scan {
+    /// Taken when it began.
+    mark: LingerMark,
+    took: Duration,
+    found: Result<(Collected, Refusals), FlowsError>,
+}
+
+/// When the names began to be written, and why they could not be.
+type Written = (time::Instant, Option<String>);
 
 impl Daemon {
     fn start(places: &Places, run: &Run) -> anyhow::Result<Self> {
@@ -137,12 +161,18 @@ impl Daemon {
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
         };
+        // What was refused before is no news.
+        let refusals = Refusals::read(&pin_dir)?;
         let model = Model::awaiting(source::KINDS)
             .with_import_ranges(run.serviceimport_cidrs.clone())
             .limited(run.limits.limits());
         let reserved = run.hairpin().addresses();
-        let writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
+        let board = Board::new(run.event_jitter.into());
+        let mut writer = Writer::new(KernelDataplane::open(&pin_dir)?, model, flags, &reserved)?
             .doubting_deletions_for(run.deleted_slice_grace.into());
+        if matches!(run.source, SourceSpec::Kubernetes) {
+            writer = writer.noting_on(board.clone());
+        }
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -159,16 +189,22 @@ impl Daemon {
             places: PlaceMap::open(&pin_dir)?,
             pin_dir,
             run_dir,
+            board,
             _locks: locks,
             writer,
             logger: logger.map(logging::ProgramLog::new),
             catalog_due: None,
             catalog_rests_until: time::Instant::now(),
+            catalog_writing: None,
             catalog_failure: None,
             retry_due: None,
             reclaim_due: None,
             unattached: BTreeMap::new(),
             attach_due: None,
+            collection_due: time::Instant::now(),
+            collection_rests_until: time::Instant::now(),
+            pressure: Pressure::default(),
+            refusals,
         })
     }
 
@@ -176,13 +212,12 @@ impl Daemon {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (to_writer, mut events) = mpsc::channel(QUEUE);
-        let mut source = task::spawn(follow_source(self.run.clone(), to_writer));
+        let mut source = task::spawn(follow_source(self.run.clone(), self.board.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
         let mut asked = socket::serve(&self.run_dir)?;
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
-        let mut collection = time::interval(self.run.flow_scan_interval.into());
         let mut scan: Option<JoinHandle<Scan>> = None;
         // Attach first: once the maps are filled, every pod that is there is served. Nor is any flow an orphan as long
         // as the interfaces are not known.
@@ -204,7 +239,11 @@ impl Daemon {
                 () = at(self.retry_due) => self.commit(),
                 () = at(self.writer.due().map(Into::into)) => self.commit(),
                 () = at(self.attach_due) => self.attach_again()?,
-                () = at(self.catalog_due) => self.write_catalog(),
+                () = at(self.catalog_due), if self.catalog_writing.is_none() => self.write_catalog(),
+                Some(written) = finished(&mut self.catalog_writing) => {
+                    self.catalog_writing = None;
+                    self.catalog_written(written);
+                }
                 () = at(self.reclaim_due) => {
                     self.reclaim_due = None;
                     self.writer.reclaim();
@@ -213,7 +252,7 @@ impl Daemon {
                     // Whoever has gone meanwhile wants none.
                     let _ = answer.send(self.answer(&request));
                 }
-                _ = collection.tick(), if attached && scan.is_none() => {
+                () = time::sleep_until(self.collection_due), if attached && scan.is_none() => {
                     // Also for what connected while its backend went.
                     self.stranded.look();
                     scan = Some(self.scan());
@@ -225,8 +264,11 @@ impl Daemon {
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         }
+        // What is being written may be older than what is due.
+        self.finish_catalog().await;
         if self.catalog_due.is_some() {
             self.write_catalog();
+            self.finish_catalog().await;
         }
         info!("ending; what is pinned goes on forwarding");
         if let Some(log) = program_log.take() {
@@ -275,12 +317,32 @@ impl Daemon {
         }
     }
 
-    /// Names are written for at most a tenth of the time, however fast the maps change.
+    async fn finish_catalog(&mut self) {
+        if let Some(writing) = self.catalog_writing.take()
+            && let Ok(written) = writing.await
+        {
+            self.catalog_written(written);
+        }
+    }
+
+    /// Hands the names to a thread that writes them, as a large file would hold up the maps. One at a time, so that the
+    /// last ones stay.
     fn write_catalog(&mut self) {
+        if self.catalog_writing.is_some() {
+            return;
+        }
         self.catalog_due = None;
         let begun = time::Instant::now();
         let catalog = self.writer.catalog();
-        let failure = catalog.write(&self.run_dir).err().map(|failure| failure.to_string());
+        let run_dir = self.run_dir.clone();
+        self.catalog_writing = Some(task::spawn_blocking(move || {
+            let failure = catalog.write(&run_dir).err().map(|failure| failure.to_string());
+            (begun, failure)
+        }));
+    }
+
+    /// Names are written for at most a tenth of the time, however fast the maps change.
+    fn catalog_written(&mut self, (begun, failure): Written) {
         match &failure {
             Some(why) => {
                 if self.catalog_failure.as_ref() != Some(why) {
@@ -297,6 +359,7 @@ impl Daemon {
                     info!("{}: written again", self.run_dir.display());
                 }
                 self.catalog_rests_until = time::Instant::now() + 9 * begun.elapsed();
+                self.catalog_due = self.catalog_due.map(|due| due.max(self.catalog_rests_until));
             }
         }
         self.catalog_failure = failure;
@@ -323,6 +386,8 @@ impl Daemon {
             InterfaceEvent::Vanished { index } => {
                 self.unattached.remove(&index);
                 self.detach(index);
+                let gone = time::Instant::now() + GONE + Duration::from_secs(1);
+                self.collection_due = self.collection_due.min(gone.max(self.collection_rests_until));
                 Ok(())
             }
         }
@@ -404,17 +469,22 @@ impl Daemon {
             (self.pin_dir.clone(), self.links.attached().keys().copied().collect::<BTreeSet<u32>>());
         let timeouts = self.run.timeouts.timeouts();
         task::spawn_blocking(move || {
-            let collected = Collector::open(&pin_dir)
-                .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)));
-            (mark, collected)
+            let start = time::Instant::now();
+            let found = Collector::open(&pin_dir)
+                .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)))
+                .and_then(|collected| Ok((collected, Refusals::read(&pin_dir)?)));
+            Scan { mark, took: start.elapsed(), found }
         })
     }
 
     /// # Errors
     /// As [`Self::ensure_pinned`].
-    fn collected(&mut self, (mark, found): Scan) -> anyhow::Result<()> {
+    fn collected(&mut self, Scan { mark, took, found }: Scan) -> anyhow::Result<()> {
+        let now = time::Instant::now();
+        self.collection_rests_until = now + COLLECTION_REST * took;
+        self.collection_due = self.collection_rests_until.max(now + *self.run.flow_scan_interval);
         match found {
-            Ok(collected) => {
+            Ok((collected, refusals)) => {
                 debug!(
                     collected.established,
                     collected.transient, collected.expired, collected.orphans, "looked for silent flows"
@@ -422,6 +492,7 @@ impl Daemon {
                 self.neighbours.update(&collected.answers.silences(), self.links.attached(), &self.run_dir);
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
+                self.tell_pressure(&collected, refusals);
             }
             Err(failure) => {
                 self.ensure_pinned()?;
@@ -429,6 +500,23 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+}
+
+impl Daemon {
+    /// Tells which maps are full, or nearly.
+    fn tell_pressure(&mut self, collected: &Collected, refusals: Refusals) {
+        let limits = self.run.load_options();
+        let refused = refusals.since(std::mem::replace(&mut self.refusals, refusals));
+        let mut readings = pressure::flow_readings(collected, refused, &limits);
+        readings.extend(pressure::table_readings(&self.writer.table().usage()));
+        for news in self.pressure.update(readings, std::time::Instant::now()) {
+            match news {
+                News::Full(_) => error!("{news}"),
+                News::NearlyFull(_) => warn!("{news}"),
+                News::Over(_) => info!("{news}"),
+            }
+        }
     }
 }
 
@@ -454,9 +542,9 @@ fn report(Summary { first, changed, backends_went: _, frontends, backends }: Sum
     }
 }
 
-async fn follow_source(run: Run, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+async fn follow_source(run: Run, board: Board, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
-    Ok(source::run(&run.source, &run.scope(), &locations, events).await?)
+    Ok(source::run(&run.source, &run.scope(), &locations, &board, events).await?)
 }
 
 /// Follows the interfaces for ever: what ends one attempt (lost messages that cannot be asked for again) is told, and
@@ -501,9 +589,9 @@ async fn at(due: Option<time::Instant>) {
     }
 }
 
-async fn finished(scan: &mut Option<JoinHandle<Scan>>) -> Option<Scan> {
-    match scan {
-        Some(scan) => scan.await.ok(),
+async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
+    match task {
+        Some(task) => task.await.ok(),
         None => future::pending().await,
     }
 }

@@ -4,12 +4,12 @@ use super::grace::Grace;
 use crate::{
     dataplane::{
         Dataplane, DataplaneError, Operation,
-        table::{CapacityError, Plan, Rejected, Table},
+        table::{CapacityError, Demand, Plan, Rejected, Shortage, Table},
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
     model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
-    observe::catalog::Catalog,
+    observe::{catalog::Catalog, events::Board},
     source::Event,
 };
 use mcs_proxy_ebpf::abi::{Address, Liveness};
@@ -28,11 +28,15 @@ pub struct Writer<D> {
     grace: Grace,
     resolver: Resolver,
     tracker: ProblemTracker,
+    /// Where problems are noted for those who tell the cluster of them.
+    board: Option<Board>,
     /// Services that changed since the last commit.
     affected: BTreeSet<NamespacedName>,
     phase: Phase,
     /// What did not fit at the last attempt, so that each is logged once.
     rejected: BTreeMap<FrontendKey, CapacityError>,
+    /// Maps that are too small for all that is wanted, as they were told last.
+    shortages: Vec<Shortage>,
 }
 
 /// How the maps stand to what the sources told.
@@ -91,9 +95,11 @@ impl<D: Dataplane> Writer<D> {
             grace: Grace::new(Duration::ZERO),
             resolver: Resolver::new(flags),
             tracker: ProblemTracker::default(),
+            board: None,
             affected: BTreeSet::new(),
             phase: Phase::Waiting,
             rejected: BTreeMap::new(),
+            shortages: Vec::new(),
         })
     }
 
@@ -101,6 +107,12 @@ impl<D: Dataplane> Writer<D> {
     #[must_use]
     pub fn doubting_deletions_for(self, time: Duration) -> Self {
         Self { grace: Grace::new(time), ..self }
+    }
+
+    /// The same, noting its problems on `board` as well as in the log.
+    #[must_use]
+    pub fn noting_on(self, board: Board) -> Self {
+        Self { board: Some(board), ..self }
     }
 
     /// The same, with these limits for what other clusters may bring. Before the first event.
@@ -233,6 +245,9 @@ impl<D: Dataplane> Writer<D> {
     fn report_problems(&mut self) {
         let problems: Vec<&Problem> = self.model.problems().chain(self.resolver.problems()).collect();
         let news = self.tracker.update(problems);
+        if let Some(board) = &self.board {
+            board.note(&news);
+        }
         for problem in news.arisen {
             warn!("{problem}");
         }
@@ -252,6 +267,15 @@ impl<D: Dataplane> Writer<D> {
             }
             self.rejected.insert(one.key, one.error);
         }
+        let shortages = if self.rejected.is_empty() {
+            Vec::new()
+        } else {
+            Demand::of(self.resolver.desired()).shortages(&self.table.usage())
+        };
+        for shortage in shortages.iter().filter(|shortage| !self.shortages.contains(shortage)) {
+            error!("{shortage}");
+        }
+        self.shortages = shortages;
     }
 }
 

@@ -81,10 +81,10 @@ impl KernelDataplane {
                 Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
                 Err(error) => Err(Failure::of(MapName::Services, error)),
             },
-            Operation::SetVip { vip, owned: true } => {
-                self.vips.insert(vip, 0, 0).map_err(|error| Failure::of(MapName::Vips, error))
+            Operation::SetVip { vip, flags: Some(flags) } => {
+                self.vips.insert(vip, flags, 0).map_err(|error| Failure::of(MapName::Vips, error))
             }
-            Operation::SetVip { vip, owned: false } => match self.vips.remove(vip) {
+            Operation::SetVip { vip, flags: None } => match self.vips.remove(vip) {
                 Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
                 Err(error) => Err(Failure::of(MapName::Vips, error)),
             },
@@ -143,7 +143,7 @@ impl Dataplane for KernelDataplane {
             action: "reading all entries".to_owned(),
             source: io::Error::other(error),
         })?;
-        let vips = self.vips.keys().collect::<Result<_, _>>().map_err(|error| DataplaneError {
+        let vips = self.vips.iter().collect::<Result<_, _>>().map_err(|error| DataplaneError {
             map: MapName::Vips.as_str(),
             action: "reading all entries".to_owned(),
             source: io::Error::other(error),

@@ -1,7 +1,7 @@
 //! Loads the programs onto the pinned maps, new or adopted.
 
 use super::{
-    flows::TickRate,
+    flows::{TickRate, Timeouts},
     hairpin::Hairpin,
     pins::{PinDir, PinsError},
     sockets::SocketHook,
@@ -118,6 +118,8 @@ pub struct Options {
     pub sizes: MapSizes,
     /// How many established flows an interface may have.
     pub flows_per_interface: u32,
+    /// How long established flows may be silent before the programs forget them.
+    pub timeouts: Timeouts,
     /// Which sockets the socket path serves, if any.
     pub socket_path: Option<SocketScope>,
     pub hairpin: Hairpin,
@@ -128,7 +130,7 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, hairpin, socket_path, bpf_log } = options;
+    let Options { sizes, flows_per_interface, hairpin, socket_path, timeouts, bpf_log } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
@@ -141,7 +143,8 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     // 0 is no namespace's. Where the kernel does not tell, attaching the programs for sockets says so.
     let host_netns = sys::netns_cookie().unwrap_or(0);
     let has_set_retval = u32::from(KernelVersion::current().is_ok_and(|kernel| kernel >= SET_RETVAL_KERNEL));
-    let ticks_per_second = TickRate::of_this_kernel().map_err(Refusal::from)?.per_second();
+    let rate = TickRate::of_this_kernel().map_err(Refusal::from)?;
+    let (ticks_per_second, silences) = (rate.per_second(), timeouts.silences(rate));
     loader
         .override_global(aya_log::LEVEL, &level, false)
         .override_global("FLOWS_PER_INTERFACE", flows_per_interface, true)
@@ -150,7 +153,8 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
         .override_global("HOST_NETNS", &host_netns, true)
         .override_global("HAS_SET_RETVAL", &has_set_retval, true)
         .override_global("HAIRPIN_V4", &hairpin_v4, true)
-        .override_global("HAIRPIN_V6", &hairpin_v6, true);
+        .override_global("HAIRPIN_V6", &hairpin_v6, true)
+        .override_global("SILENCES", &silences, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
     }
@@ -321,7 +325,7 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         | MapName::ServiceCounters => Some("--max-frontends"),
         MapName::Backends => Some("--max-slots"),
         MapName::BackendState | MapName::BackendCounters => Some("--max-backends"),
-        MapName::Flows | MapName::Replies => Some("--max-flows"),
+        MapName::Flows | MapName::Replies | MapName::Roster => Some("--max-flows"),
         MapName::Transient | MapName::TransientReplies => Some("--max-transient-flows"),
         MapName::SocketBackends | MapName::SocketOrigins => Some("--max-sockets"),
         MapName::Hot

@@ -22,7 +22,7 @@ pub mod table;
 
 pub use dump::{Dump, FlowRef, frontend_key, service_key};
 
-use mcs_proxy_ebpf::abi::{Address, BackendState, Element, ServiceKey};
+use mcs_proxy_ebpf::abi::{Address, BackendState, Element, ServiceKey, VipFlags};
 
 /// One step of a change. Steps are carried out in order and none is undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +35,9 @@ pub enum Operation {
     InsertService { key: ServiceKey, frontend: u32 },
     /// Take one out. Programs may still use the frontend until a grace period is over.
     RemoveService { key: ServiceKey },
-    /// Say whether any frontend has this address, so that it answers echo requests. Done twice, it is done.
-    SetVip { vip: Address, owned: bool },
+    /// Say whether any frontend has this address, so that it answers echo requests, and what else holds for it; `None`:
+    /// none has. Done twice, it is done.
+    SetVip { vip: Address, flags: Option<VipFlags> },
     /// Say whether a backend is live.
     SetBackendState { backend: u32, state: BackendState },
     /// Set one word of `hot`.

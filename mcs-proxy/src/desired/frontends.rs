@@ -10,7 +10,7 @@ use crate::model::{
     EndpointSlice, MinReady, ObjectKind, ObjectRef, Problem, Refusal, Service, ServicePort, SessionAffinity,
     SourceCluster, TrafficPolicy,
 };
-use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
+use mcs_proxy_ebpf::abi::Algorithm;
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -48,10 +48,6 @@ pub(super) fn decide<'a>(
     let mut frontends = BTreeMap::new();
     let mut rejected = Rejected::default();
     for (i, port) in service.ports.iter().enumerate() {
-        if port.protocol == Protocol::Sctp {
-            problems.push(unserved_sctp(service, i));
-            continue;
-        }
         for &vip in &service.cluster_ips {
             let key = FrontendKey { vip, port: port.port, protocol: port.protocol };
             if frontends.contains_key(&key) {
@@ -112,12 +108,17 @@ fn decide_frontend<'a>(
     }
     put_in_order(&mut candidates);
     let slots = slots(&mut candidates, weighted);
-    Decided { frontend: frontend(service, port, slots, &mut candidates, context), candidates, standing }
+    Decided {
+        frontend: frontend(service, port, key.vip, slots, &mut candidates, context),
+        candidates,
+        standing,
+    }
 }
 
 fn frontend(
     service: &Service,
     port: &ServicePort,
+    vip: IpAddr,
     slots: Vec<SocketAddr>,
     candidates: &mut [Candidate<'_>],
     context: &Context<'_>,
@@ -144,6 +145,7 @@ fn frontend(
             SessionAffinity::ClientIp { timeout_seconds } => timeout_seconds,
         },
         packets_only: service.socket_path == Some(false),
+        owns_vip: !context.surroundings.is_shared(vip),
         used: candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(),
         fingerprint: fingerprint(candidates),
         slots: match algorithm {
@@ -218,21 +220,6 @@ fn unreachable_by_name(slice: &EndpointSlice) -> Option<Problem> {
         message: format!("the cluster it comes from is called `{name}`, which means something else in mcs-proxy.io/clusters"),
         remedy: "its endpoints are among `others` there; give the cluster another name".into(),
     })
-}
-
-fn unserved_sctp(service: &Service, port: usize) -> Problem {
-    Problem {
-        object: reference(service),
-        field: format!("spec.ports[{port}].protocol"),
-        message: "SCTP is not served yet by this version".into(),
-        remedy: if service.kube_proxy_beneath {
-            "kube-proxy serves this port, we serve the others".into()
-        } else {
-            "nobody serves this port, as the label service.kubernetes.io/service-proxy-name keeps kube-proxy from \
-             it; use the annotation mcs-proxy.io/enabled: \"true\" instead"
-                .into()
-        },
-    }
 }
 
 fn repeated_port(service: &Service, port: usize, key: FrontendKey) -> Problem {

@@ -4,6 +4,7 @@ use crate::model::{
     Endpoint, OptIn, SessionAffinity, SlicePort,
     testing::{cases, endpoint, key, service, slice},
 };
+use mcs_proxy_ebpf::abi::Protocol;
 use proptest::prelude::*;
 use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
@@ -130,7 +131,6 @@ fn what_is_not_served_is_said() {
         service.socket_path = Some(false);
     };
     let headless: Change = |service| service.cluster_ips.clear();
-    let sctp: Change = |service| service.ports[0].protocol = Protocol::Sctp;
     let twice: Change = |service| {
         let again = ServicePort { name: "again".into(), ..service.ports[0].clone() };
         service.ports.push(again);
@@ -142,7 +142,6 @@ fn what_is_not_served_is_said() {
         (refused, label, "nobody serves it", 0),
         (packets_only, "metadata.annotations[mcs-proxy.io/socket-path]", "reach nobody", 1),
         (headless, "spec.clusterIP", "there is none", 0),
-        (sctp, "spec.ports[0].protocol", "SCTP is not served yet", 0),
         (twice, "spec.ports[1].port", "TCP 10.13.0.1:80 is there twice", 1),
     ] {
         let mut service = service("serve", "10.13.0.1");
@@ -156,6 +155,15 @@ fn what_is_not_served_is_said() {
     others.opt_in = OptIn::OtherProxy;
     others.kube_proxy_beneath = false;
     assert_eq!(of(&others, &[]), (vec![], vec![]), "not ours to comment on");
+}
+
+#[test]
+fn an_sctp_port_is_a_frontend_as_any_other() {
+    let mut sctp = service("serve", "10.13.0.1");
+    sctp.ports[0].protocol = Protocol::Sctp;
+    let (frontends, problems) = of(&sctp, &[]);
+    assert_eq!(problems, []);
+    assert!(matches!(&frontends[..], [(FrontendKey { protocol: Protocol::Sctp, .. }, _)]), "{frontends:?}");
 }
 
 #[test]

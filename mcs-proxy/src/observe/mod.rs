@@ -2,6 +2,7 @@
 
 pub mod catalog;
 mod causes;
+pub mod events;
 pub mod interfaces;
 mod json_file;
 

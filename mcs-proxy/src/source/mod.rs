@@ -11,14 +11,17 @@ pub use scope::Scope;
 pub(crate) use scope::testing as testing_scope;
 pub use spec::{SourceSpec, UnknownSource};
 
-use crate::model::{
-    EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport,
-    SettingsObject,
+use crate::{
+    model::{
+        EndpointSlice, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport,
+        SettingsObject,
+    },
+    observe::events::Board,
 };
 use tokio::sync::mpsc;
 
 /// Sends the objects of `source` that are in `scope` until the receiver is dropped. `locations` are for the API
-/// server's kubeconfig.
+/// server's kubeconfig. What is on the `board` the API server is told of; a directory has nobody to tell.
 ///
 /// # Errors
 /// Only at the start: the directory or the kubeconfig is of no use. Later troubles are logged or told as
@@ -27,10 +30,11 @@ pub async fn run(
     source: &SourceSpec,
     scope: &Scope,
     locations: &kubernetes::Locations,
+    board: &Board,
     events: mpsc::Sender<Event>,
 ) -> Result<(), SourceError> {
     match source {
-        SourceSpec::Kubernetes => kubernetes::run(locations, scope, events).await?,
+        SourceSpec::Kubernetes => kubernetes::run(locations, scope, board, events).await?,
         SourceSpec::Directory(path) => directory::run(path, scope, events).await?,
     }
     Ok(())

@@ -119,7 +119,7 @@ fn the_silent_are_forgotten_by_protocol_and_state() {
         maps.insert(port, &flow(port, protocol, state, ago(seconds)), &both);
     }
     // Halves: one whose other was lost, old and young; and a flow without its reply, which its next packet restores.
-    maps.insert(20, &flow(20, tcp, FlowState::NEW, ago(200)), &[Direction::ToPod]);
+    maps.insert(20, &flow(20, tcp, ESTABLISHED, ago(6 * 86_400)), &[Direction::ToPod]);
     maps.insert(21, &flow(21, tcp, FlowState::NEW, ago(1)), &[Direction::ToPod]);
     maps.insert(22, &flow(22, tcp, ESTABLISHED, ago(1)), &[Direction::FromPod]);
 

@@ -1,6 +1,7 @@
 //! A place of a test's own: a network namespace and a directory on bpffs, gone when the test ends, however it ends.
 
 use mcs_proxy::dataplane::{
+    flows::Timeouts,
     hairpin::Hairpin,
     loader::{Loaded, Options, load},
     pins::PinDir,
@@ -33,6 +34,7 @@ pub(crate) const fn options(sizes: &MapSizes) -> Options {
         sizes: *sizes,
         flows_per_interface: sizes.flows,
         hairpin: Hairpin::DEFAULT,
+        timeouts: Timeouts::DEFAULT,
         socket_path: None,
         bpf_log: false,
     }

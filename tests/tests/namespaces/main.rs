@@ -4,7 +4,9 @@
 mod answers;
 mod bridge;
 mod changes;
+mod floods;
 mod hairpin;
+mod imports;
 mod interfaces;
 mod neighbours;
 mod sockets;
@@ -14,3 +16,4 @@ mod tiers;
 mod tuples;
 mod turns;
 mod untouched;
+mod without_daemon;

@@ -7,8 +7,12 @@ mod differential;
 mod hairpin;
 mod icmp;
 mod life;
+mod mutated;
+mod odd;
 mod programs;
 mod reject;
+mod roster;
+mod sctp;
 mod turns;
 mod wire;
 mod wire_tuples;
@@ -369,15 +373,19 @@ fn headers_that_are_not_plain_ip_pass() {
             ("ICMP", changed(&|bytes| bytes[if v4 { 23 } else { 20 }] = 1), Verdict::Unsupported),
         ];
         let v4_rows = vec![
-            ("IPv4 options", changed(&|bytes| bytes[14] = 0x46), Verdict::Unsupported),
-            ("a first fragment", changed(&|bytes| bytes[20] = 0x20), Verdict::Unsupported),
-            ("a later fragment", changed(&|bytes| bytes[21] = 1), Verdict::Unsupported),
-            ("version 5", changed(&|bytes| bytes[14] = 0x55), Verdict::Unsupported),
+            ("four words of header", changed(&|bytes| bytes[14] = 0x44), Verdict::Malformed),
+            ("a later fragment without its first", changed(&|bytes| bytes[21] = 1), Verdict::LoneFragment),
+            ("version 5", changed(&|bytes| bytes[14] = 0x55), Verdict::Malformed),
+            ("a total length beyond the packet", changed(&|bytes| bytes[16] = 1), Verdict::Malformed),
+            ("a total length without the transport", changed(&|bytes| bytes[17] = 27), Verdict::Malformed),
         ];
         let v6_rows = vec![
-            ("hop-by-hop options", changed(&|bytes| bytes[20] = 0), Verdict::Unsupported),
-            ("a fragment header", changed(&|bytes| bytes[20] = 44), Verdict::Unsupported),
-            ("version 7", changed(&|bytes| bytes[14] = 0x70), Verdict::Unsupported),
+            ("AH", changed(&|bytes| bytes[20] = 51), Verdict::Unsupported),
+            ("ESP", changed(&|bytes| bytes[20] = 50), Verdict::Unsupported),
+            ("no next header", changed(&|bytes| bytes[20] = 59), Verdict::Unsupported),
+            ("version 7", changed(&|bytes| bytes[14] = 0x70), Verdict::Malformed),
+            ("a payload beyond the packet", changed(&|bytes| bytes[18] = 1), Verdict::Malformed),
+            ("a payload without the transport", changed(&|bytes| bytes[19] = 7), Verdict::Malformed),
         ];
         for (what, bytes, verdict) in rows.into_iter().chain(if v4 { v4_rows } else { v6_rows }) {
             let outcome = programs.from_pod(&bytes);
@@ -418,7 +426,7 @@ fn a_sequence_number_is_the_only_thing_that_makes_a_syn_new() {
 #[test]
 fn every_program_is_verified_within_a_quarter_of_the_kernels_limit() {
     let mut programs = Programs::load();
-    for program in ["from_pod", "open", "hairpin", "to_pod", "clock"] {
+    for program in ["from_pod", "open", "hairpin", "odd", "odd_back", "to_pod", "clock"] {
         let verified = programs.instructions(program);
         assert!(verified <= 250_000, "{program}: {verified} instructions");
     }

@@ -88,10 +88,14 @@ impl Programs {
         Self::load_with_share(sizes, FLOWS_PER_INTERFACE.max(sizes.flows / 4))
     }
 
-    /// With so many established flows for each interface.
+    /// With so many established flows for each interface. A second passes with every tick.
     pub(crate) fn load_with_share(sizes: MapSizes, flows_per_interface: u32) -> Self {
+        Self::load_at(sizes, flows_per_interface, 1)
+    }
+
+    pub(crate) fn load_at(sizes: MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> Self {
         netns::enter_new().expect("a network namespace needs root: run `cargo xtask test` as root");
-        let (ebpf, stages) = with_three_capabilities(|| load(&sizes, flows_per_interface));
+        let (ebpf, stages) = with_three_capabilities(|| load(&sizes, flows_per_interface, ticks_per_second));
         let mut programs = Self { ebpf, stages, next_frontend: 1, next_element: 1 };
         for v4 in [true, false] {
             programs.mark(Direction::FromPod, SocketAddr::new(hairpin_address(v4), 0));
@@ -108,9 +112,13 @@ impl Programs {
         self.mark(Direction::FromPod, frontend.vip);
         let key = ServiceKey::new(frontend.vip.ip().into(), port(frontend.vip), frontend.protocol);
         self.hash::<ServiceKey, u32>(MapName::Services).insert(key, index, 0).unwrap();
-        let vip = abi::Address::from(frontend.vip.ip());
-        self.hash(MapName::Vips).insert(vip, 0_u32, 0).unwrap();
+        self.set_vip(frontend.vip, 0);
         index
+    }
+
+    /// What is said of a VIP as a whole.
+    pub(crate) fn set_vip(&mut self, vip: SocketAddr, flags: abi::VipFlags) {
+        self.hash(MapName::Vips).insert(abi::Address::from(vip.ip()), flags, 0).unwrap();
     }
 
     /// Writes an extent for frontend `index` and returns its first element; nothing points to it yet.
@@ -293,6 +301,16 @@ impl Programs {
         }
     }
 
+    /// Makes every established flow one that was seen last so many ticks ago.
+    pub(crate) fn age_established(&mut self, ticks: u32) {
+        let (flows, _) = self.flows_in(Place::Established);
+        let mut map = self.hash::<Tuple, Flow>(MapName::Flows);
+        for (key, flow) in flows {
+            let aged = Flow { last_seen: flow.last_seen.wrapping_sub(ticks), ..flow };
+            map.insert(key, aged, 0).unwrap();
+        }
+    }
+
     /// Says where an interface is, as the daemon does.
     pub(crate) fn set_place(&mut self, interface: u32, place: abi::Place) {
         self.hash(MapName::Interfaces).insert(interface, place, 0).unwrap();
@@ -355,7 +373,7 @@ pub(crate) fn hairpin_address(v4: bool) -> IpAddr {
     if v4 { Hairpin::DEFAULT.v4.into() } else { Hairpin::DEFAULT.v6.into() }
 }
 
-fn load(sizes: &MapSizes, flows_per_interface: u32) -> (Ebpf, ProgramArray<MapData>) {
+fn load(sizes: &MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> (Ebpf, ProgramArray<MapData>) {
     let mut loader = EbpfLoader::new();
     let [hairpin_v4, hairpin_v6] = Hairpin::DEFAULT.addresses();
     loader
@@ -363,13 +381,13 @@ fn load(sizes: &MapSizes, flows_per_interface: u32) -> (Ebpf, ProgramArray<MapDa
         .override_global("HAIRPIN_V4", &hairpin_v4, true)
         .override_global("HAIRPIN_V6", &hairpin_v6, true)
         .override_global("FLOWS_PER_INTERFACE", &flows_per_interface, true)
-        // In these tests a second passes with every tick.
-        .override_global("TICKS_PER_SECOND", &1_u32, true);
+        .override_global("TICKS_PER_SECOND", &ticks_per_second, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map));
     }
     let mut ebpf = loader.load(mcs_proxy::EBPF_OBJECT).expect("the maps");
-    for name in ["from_pod", "to_pod", "open", "hairpin", "clock", "empty"] {
+    let stages = Stage::ALL.map(Stage::as_str);
+    for name in ["from_pod", "to_pod", "clock", "empty"].into_iter().chain(stages) {
         let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
         patiently(|| program.load()).unwrap_or_else(|error| panic!("{name}: {error:#?}"));
     }

@@ -31,6 +31,13 @@ impl TickRate {
         self.hz.div_ceil(1 << TICK_SHIFT)
     }
 
+    /// As many ticks as last at least this long; what the programs cannot tell from the past any more is "never".
+    #[must_use]
+    pub fn ticks(self, duration: Duration) -> u32 {
+        let jiffies = duration.as_millis() * u128::from(self.hz) / 1000;
+        u32::try_from((jiffies >> TICK_SHIFT) + 1).unwrap_or(u32::MAX)
+    }
+
     /// How long ago `then` was at `now`. The tick wraps; and a packet may have dated a flow after `now` was read, so
     /// what lies ahead is just now.
     #[must_use]
@@ -98,6 +105,9 @@ mod tests {
         ] {
             assert_eq!(rate.age(now, then), Duration::from_millis(milliseconds), "{now} - {then}");
         }
+        assert_eq!(rate.ticks(Duration::from_secs(1)), 4);
+        assert_eq!(rate.ticks(Duration::ZERO), 1);
+        assert_eq!(rate.ticks(Duration::MAX), u32::MAX);
         assert_eq!(TickRate::new(100).age(1, 0), Duration::from_millis(640));
         assert_eq!(TickRate::new(1000).age(1, 0), Duration::from_millis(64));
         assert_eq!(TickRate::new(0).age(0, 0), Duration::ZERO);

@@ -10,9 +10,9 @@ use crate::dataplane::{
     table::HotAddress,
 };
 use aya::maps::{HashMap, MapData, MapError};
-use mcs_proxy_ebpf::abi::{Direction, Flow, FlowState, MapName, Protocol, Reply, SHARES, Tuple};
+use mcs_proxy_ebpf::abi::{Direction, Flow, FlowState, MapName, Protocol, Reply, SHARES, Tuple, hot_bit};
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
@@ -20,7 +20,7 @@ use std::{
 
 /// How long a flow may be silent whose interface is gone. More than none, because an interface may have come, and
 /// opened flows, after the list of those that are there was made.
-const GONE: Duration = Duration::from_secs(5);
+pub const GONE: Duration = Duration::from_secs(5);
 
 /// Scans the flow maps. Only the daemon has one.
 pub struct Collector {
@@ -36,6 +36,8 @@ pub struct Collector {
 pub struct Collected {
     /// Established flows that are left.
     pub established: usize,
+    /// The same by interface.
+    pub by_interface: BTreeMap<u32, u64>,
     /// Transient flows that are left.
     pub transient: usize,
     /// Flows that were forgotten.
@@ -97,10 +99,13 @@ impl Collector {
         let judge = Judge { now: self.clock.now()?, clock: &self.clock, timeouts, interfaces };
         let mut collected = Collected::default();
         let shares = &self.shares;
-        collected.established = self.established.collect(&judge, &mut collected, |flow| {
+        let left = self.established.collect(&judge, &mut collected, |flow| {
             shares.fetch_sub((flow.interface % SHARES) as usize, 1);
         })?;
-        collected.transient = self.transient.collect(&judge, &mut collected, |_| {})?;
+        collected.established = left.values().sum::<u64>() as usize;
+        collected.by_interface = left;
+        collected.transient =
+            self.transient.collect(&judge, &mut collected, |_| {})?.values().sum::<u64>() as usize;
         Ok(collected)
     }
 }
@@ -118,38 +123,35 @@ impl Tier {
         })
     }
 
-    /// Returns how many flows are left, and calls `forgotten` for each that is not.
+    /// Returns how many flows are left by interface, and calls `forgotten` for each that is not.
     fn collect(
         &mut self,
         judge: &Judge<'_>,
         collected: &mut Collected,
         forgotten: impl Fn(&Flow),
-    ) -> Result<usize, FlowsError> {
-        let mut left = 0;
+    ) -> Result<BTreeMap<u32, u64>, FlowsError> {
+        // Old by themselves; those whose flow turns up are none.
+        let mut orphans: BTreeMap<Tuple, Reply> = BTreeMap::new();
+        scan(self.names[1], &self.replies_fd, |tuple: &Tuple, reply: &Reply| {
+            if judge.is_over(reply.protocol, self.silence(reply), reply.interface, reply.last_seen) {
+                orphans.insert(*tuple, *reply);
+            }
+        })?;
+        let mut left = BTreeMap::<u32, u64>::new();
         let mut over: Vec<(Tuple, Flow)> = Vec::new();
-        // The wire tuples of flows that stay.
-        let mut answered: HashSet<Tuple> = HashSet::new();
+        let mut references = References::new(&mut collected.referenced);
         scan(self.names[0], &self.flows_fd, |tuple: &Tuple, flow: &Flow| {
             if judge.is_over(flow.protocol, flow.state, flow.interface, flow.last_seen) {
                 over.push((*tuple, *flow));
             } else {
-                left += 1;
-                answered.insert(reply_key(tuple, flow));
+                *left.entry(flow.interface).or_default() += 1;
+                if !orphans.is_empty() {
+                    orphans.remove(&reply_key(tuple, flow));
+                }
             }
             collected.answers.note(flow, judge.clock.rate().age(judge.now, flow.last_seen));
-            collected.referenced.insert((Direction::FromPod, flow.vip));
-            collected.referenced.insert((Direction::ToPod, flow.backend));
-        })?;
-        let mut orphans: Vec<(Tuple, Reply)> = Vec::new();
-        scan(self.names[1], &self.replies_fd, |tuple: &Tuple, reply: &Reply| {
-            let state = if reply.answered == 0 { FlowState::NEW } else { FlowState::ANSWERED };
-            if !answered.contains(tuple)
-                && judge.is_over(reply.protocol, state, reply.interface, reply.last_seen)
-            {
-                orphans.push((*tuple, *reply));
-            }
-            collected.referenced.insert((Direction::FromPod, reply.vip));
-            collected.referenced.insert((Direction::ToPod, reply.backend));
+            references.note((Direction::FromPod, flow.vip));
+            references.note((Direction::ToPod, flow.backend));
         })?;
         for (tuple, flow) in &over {
             if self.forget(tuple, flow)? {
@@ -165,6 +167,15 @@ impl Tier {
             }
         }
         Ok(left)
+    }
+
+    /// How far the flow of a reply has come, as far as the reply knows.
+    const fn silence(&self, reply: &Reply) -> FlowState {
+        match (self.names[1], reply.answered) {
+            (MapName::Replies, _) => FlowState::ANSWERED.with(FlowState::ESTABLISHED),
+            (_, 0) => FlowState::NEW,
+            _ => FlowState::ANSWERED,
+        }
     }
 
     /// Unless a packet has renewed it since it was read, or another flow has taken its place.
@@ -185,6 +196,29 @@ impl Tier {
             remove(&mut self.replies, self.names[1], &key)?;
         }
         Ok(true)
+    }
+}
+
+/// Gathers addresses, most of which come again and again: what was noted last in the same place needs no search.
+struct References<'a> {
+    all: &'a mut BTreeSet<HotAddress>,
+    latest: Vec<Option<HotAddress>>,
+}
+
+impl<'a> References<'a> {
+    const PLACES: usize = 1 << 14;
+
+    fn new(all: &'a mut BTreeSet<HotAddress>) -> Self {
+        Self { all, latest: vec![None; Self::PLACES] }
+    }
+
+    fn note(&mut self, reference: HotAddress) {
+        let (word, mask) = hot_bit(reference.0, &reference.1);
+        let place = (word as usize * 64 + mask.trailing_zeros() as usize) % Self::PLACES;
+        if self.latest[place] != Some(reference) {
+            self.latest[place] = Some(reference);
+            self.all.insert(reference);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ mod timeouts;
 
 pub use answers::{Answers, Silence};
 pub use clock::{Clock, TickRate};
-pub use collector::{Collected, Collector, reply_key};
+pub use collector::{Collected, Collector, GONE, reply_key};
 pub use timeouts::Timeouts;
 
 use super::{pins::PinsError, sys::SysError};

@@ -1,4 +1,5 @@
-use mcs_proxy_ebpf::abi::{FlowState, Protocol};
+use super::TickRate;
+use mcs_proxy_ebpf::abi::{FlowState, Protocol, Silences};
 use std::time::Duration;
 
 /// How long a flow may be silent before it is forgotten. The defaults are those of netfilter
@@ -30,6 +31,17 @@ impl Timeouts {
         udp: Duration::from_secs(30),
         udp_stream: Duration::from_secs(120),
     };
+
+    /// Those of established flows, in the programs' unit.
+    #[must_use]
+    pub fn silences(&self, rate: TickRate) -> Silences {
+        Silences {
+            tcp_established: rate.ticks(self.tcp_established),
+            tcp_half_closed: rate.ticks(self.tcp_half_closed),
+            tcp_closed: rate.ticks(self.tcp_closed),
+            udp_stream: rate.ticks(self.udp_stream),
+        }
+    }
 
     #[must_use]
     pub const fn of(&self, protocol: Option<Protocol>, state: FlowState) -> Duration {

@@ -60,8 +60,13 @@ impl Hot {
         let mut hot = Self::new();
         for (index, (own, &found)) in (0..).zip(hot.words.iter_mut().zip(words)) {
             *own = found;
-            hot.inherited
-                .extend((0..u64::BITS).map(|bit| (index, 1 << bit)).filter(|&(_, bit)| found & bit != 0));
+            // Most words are empty.
+            let mut rest = found;
+            while rest != 0 {
+                let bit = 1 << rest.trailing_zeros();
+                hot.inherited.insert((index, bit));
+                rest &= !bit;
+            }
         }
         hot
     }

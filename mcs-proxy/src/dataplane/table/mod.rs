@@ -16,8 +16,9 @@ mod plan;
 mod recover;
 #[cfg(test)]
 mod tests;
+mod whole;
 
-pub use capacity::{CapacityError, Fill, Usage};
+pub use capacity::{CapacityError, Demand, Fill, Shortage, Usage};
 pub use hot::{HotAddress, LingerMark};
 pub use plan::{Plan, Rejected};
 
@@ -30,6 +31,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
+use whole::Whole;
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
@@ -44,6 +46,7 @@ pub struct Table {
     hot: Hot,
     limbo: Limbo,
     strays: Strays,
+    whole: Whole,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +65,8 @@ struct Entry {
     algorithm: Algorithm,
     affinity_seconds: u32,
     packets_only: bool,
+    /// As in [`Frontend`](crate::desired::Frontend).
+    owns_vip: bool,
     slots: Vec<Target>,
     /// Those in the slots, and those that only serve the flows they have.
     backends: BTreeMap<Target, Backend>,
@@ -113,12 +118,14 @@ impl Table {
             hot: Hot::new(),
             limbo: Limbo::default(),
             strays: Strays::default(),
+            whole: Whole::default(),
         }
     }
 
     /// Makes the maps hold `desired` and nothing else. What is already so is left alone.
     pub fn sync(&mut self, desired: &Desired) -> Plan {
         let wanted: BTreeSet<ServiceKey> = desired.keys().map(service_key).collect();
+        self.whole.keep_unfit(&wanted);
         let removals =
             self.entries.keys().filter(|key| !wanted.contains(key)).filter_map(frontend_key).collect();
         self.plan(desired, &removals)
@@ -128,7 +135,7 @@ impl Table {
     pub fn reclaim(&mut self) -> Transaction {
         let mut transaction = Transaction::new();
         self.settle_strays(&mut transaction);
-        if !self.limbo.is_empty() || self.hot.is_leaving() {
+        if !self.limbo.is_empty() || self.hot.is_leaving() || self.whole.is_pending() {
             self.grace(&mut transaction);
         }
         transaction
@@ -210,14 +217,17 @@ impl Table {
         extents.into_iter().for_each(|extent| self.extents.release(extent));
         backends.into_iter().for_each(|id| self.backends.release(id));
         self.hot.grace_over();
+        self.say_whole(transaction);
     }
 
     fn settle_strays(&mut self, transaction: &mut Transaction) {
         let Strays { services, backends, hot, vips } = std::mem::take(&mut self.strays);
         transaction.extend(hot);
         for key in services {
+            self.unsay_whole(key.vip, transaction);
             transaction.push(Operation::RemoveService { key });
             self.limbo.removed = true;
+            self.judge_whole(key.vip, transaction);
         }
         transaction.extend(vips);
         for id in backends {

@@ -7,6 +7,7 @@ use crate::{
 use mcs_proxy_ebpf::abi::{Direction, Protocol};
 
 mod properties;
+mod whole;
 
 const SIZES: MapSizes = MapSizes {
     frontends: 4,
@@ -38,6 +39,7 @@ fn frontend(slots: &[u8], serving: &[u8]) -> Frontend {
         algorithm: Algorithm::RoundRobin,
         affinity_seconds: 0,
         packets_only: false,
+        owns_vip: true,
         slots: slots.iter().copied().map(address).collect(),
         serving: serving.iter().copied().map(address).collect(),
         used: 0,
@@ -214,6 +216,7 @@ fn nothing_is_inserted_after_a_removal_without_a_grace_period() {
     pair.reclaim();
     assert!(!has_grace(&pair.sync(&[(2, &[1], &[]), (3, &[1], &[])]).transaction));
     assert!(pair.table.limbo.is_empty());
+    pair.reclaim();
     assert_eq!(pair.table.reclaim(), []);
 }
 

@@ -1,4 +1,4 @@
-use super::health::Health;
+use super::{health::Health, uids::Uids};
 use crate::{
     model::{NamespacedName, ObjectKind, ObjectRef, Problem},
     source::{Event, Object},
@@ -46,6 +46,7 @@ pub(super) async fn follow<K>(
     config: watcher::Config,
     decode: impl Fn(&K) -> Decoded,
     health: &mut Health,
+    uids: &Uids,
     events: &mpsc::Sender<Event>,
 ) -> End
 where
@@ -53,7 +54,7 @@ where
 {
     let kind = health.kind();
     let mut stream = pin!(watcher(api, config).default_backoff());
-    let mut listed = Vec::new();
+    let (mut listed, mut listed_uids) = (Vec::new(), Vec::new());
     let mut unreadable = Unreadable::default();
     loop {
         let item = tokio::select! {
@@ -74,15 +75,24 @@ where
             }
             Some(Ok(watcher::Event::Init)) => {
                 listed.clear();
+                listed_uids.clear();
                 continue;
             }
             Some(Ok(watcher::Event::InitApply(object))) => {
                 listed.push(decode(&object));
+                listed_uids.push((key(&object), object.uid()));
                 continue;
             }
-            Some(Ok(watcher::Event::InitDone)) => unreadable.list(kind, std::mem::take(&mut listed)),
-            Some(Ok(watcher::Event::Apply(object))) => unreadable.change(kind, key(&object), decode(&object)),
+            Some(Ok(watcher::Event::InitDone)) => {
+                uids.list(kind, &std::mem::take(&mut listed_uids));
+                unreadable.list(kind, std::mem::take(&mut listed))
+            }
+            Some(Ok(watcher::Event::Apply(object))) => {
+                uids.set(kind, &key(&object), object.uid().as_deref());
+                unreadable.change(kind, key(&object), decode(&object))
+            }
             Some(Ok(watcher::Event::Delete(object))) => {
+                uids.set(kind, &key(&object), None);
                 unreadable.change(kind, key(&object), Decoded::Nothing)
             }
         };

@@ -1,6 +1,7 @@
 use super::{
     follow::{Decoded, End, follow},
     health::Health,
+    uids::Uids,
 };
 use crate::{
     model::ObjectKind,
@@ -38,6 +39,7 @@ pub(super) async fn follow_imports(
     cluster_name: &str,
     interval: Duration,
     mut health: Health,
+    uids: &Uids,
     events: &mpsc::Sender<Event>,
 ) {
     let mut known = Known::Nothing;
@@ -63,7 +65,7 @@ pub(super) async fn follow_imports(
         let api = Api::<DynamicObject>::all_with(client.clone(), &kind);
         let decode = |object: &DynamicObject| decode(object, version, cluster_name);
         tokio::select! {
-            end = follow(api, watcher::Config::default(), decode, &mut health, events) => match end {
+            end = follow(api, watcher::Config::default(), decode, &mut health, uids, events) => match end {
                 End::NobodyListens => return,
                 End::NoSuchKind => {}
             },

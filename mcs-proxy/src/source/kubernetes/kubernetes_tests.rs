@@ -134,7 +134,10 @@ fn status(code: u16, reason: &str) -> String {
 async fn follow_services(server: &ApiServer, count: usize) -> Vec<String> {
     let (sender, mut events) = mpsc::channel(4);
     let locations = server.locations();
-    let task = tokio::spawn(async move { run(&locations, &testing_scope(), sender).await });
+    let task =
+        tokio::spawn(
+            async move { run(&locations, &testing_scope(), &Board::new(Duration::ZERO), sender).await },
+        );
     let mut told = Vec::new();
     while told.len() < count {
         let event = timeout(Duration::from_secs(30), events.recv()).await.expect("an event in time").unwrap();
@@ -222,7 +225,10 @@ async fn a_kubeconfig_that_is_of_no_use_is_an_error_that_names_it() {
             (Locations { home: Some(path.clone()), ..Locations::default() }, format!("{name}: ")),
         ] {
             let (sender, _events) = mpsc::channel(1);
-            let error = run(&locations, &testing_scope(), sender).await.unwrap_err().to_string();
+            let error = run(&locations, &testing_scope(), &Board::new(Duration::ZERO), sender)
+                .await
+                .unwrap_err()
+                .to_string();
             assert!(error.starts_with(&said), "{error}");
             assert!(error.contains("--kubeconfig PATH"), "{error}");
             assert!(!error.contains('\n') && !error.contains("topsecret"), "{error}");
@@ -231,6 +237,9 @@ async fn a_kubeconfig_that_is_of_no_use_is_an_error_that_names_it() {
     [broken, empty, bad_url].iter().for_each(|path| fs::remove_file(path).unwrap());
 
     let (sender, _events) = mpsc::channel(1);
-    let nowhere = run(&Locations::default(), &testing_scope(), sender).await.unwrap_err().to_string();
+    let nowhere = run(&Locations::default(), &testing_scope(), &Board::new(Duration::ZERO), sender)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(nowhere.contains("not in a cluster's pod") && nowhere.contains("--kubeconfig"), "{nowhere}");
 }

@@ -2,21 +2,26 @@
 //!
 //! Rights needed: get, list and watch on `services`, `endpointslices.discovery.k8s.io`,
 //! `serviceimports.multicluster.x-k8s.io` and `nodes`, and on the one ConfigMap of `--settings`. Of Nodes and ConfigMaps
-//! only the one is asked for, by a field selector. Objects become the model's at once, so that what the model leaves out
+//! only the one is asked for, by a field selector. And create on `events.events.k8s.io`, the only thing that is ever
+//! written. Objects become the model's at once, so that what the model leaves out
 //! (managed fields, selectors, target references) is not kept.
 
+mod announce;
 mod connect;
 mod follow;
 mod health;
 mod imports;
+mod uids;
 
 pub use connect::{KubernetesError, Locations};
 
 use super::{Object, Scope, decode};
 use crate::{
     model::{NamespacedName, ObjectKind},
+    observe::events::Board,
     source::Event,
 };
+use announce::announce;
 use follow::{Decoded, follow};
 use health::Health;
 use imports::follow_imports;
@@ -26,8 +31,10 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, runtime::watcher};
 use tokio::sync::mpsc;
+use uids::Uids;
 
 /// Sends every kind as a complete list, then every change, until the receiver is dropped. `scope` says where we are.
+/// What is on the `board` becomes Kubernetes Events.
 ///
 /// An API server that does not answer is no error: it is asked again, for ever, at growing intervals with jitter, and
 /// the log says so.
@@ -37,38 +44,56 @@ use tokio::sync::mpsc;
 pub async fn run(
     locations: &Locations,
     scope: &Scope,
+    board: &Board,
     events: mpsc::Sender<Event>,
 ) -> Result<(), KubernetesError> {
     let (client, server) = connect::client(locations).await?;
+    let uids = Uids::default();
     let health = |kind| Health::new(kind, &server);
     let services = async {
         let decode = |service: &Service| Decoded::Object(Object::Service(decode::service(service)));
         let api = Api::all(client.clone());
-        follow(api, watcher::Config::default(), decode, &mut health(ObjectKind::Service), &events).await
+        follow(api, watcher::Config::default(), decode, &mut health(ObjectKind::Service), &uids, &events)
+            .await
     };
     let slices = async {
         let decode = |slice: &EndpointSlice| {
             decode::slice(slice, &scope.cluster_name).map(Object::EndpointSlice).into()
         };
         let api = Api::all(client.clone());
-        follow(api, watcher::Config::default(), decode, &mut health(ObjectKind::EndpointSlice), &events).await
+        follow(
+            api,
+            watcher::Config::default(),
+            decode,
+            &mut health(ObjectKind::EndpointSlice),
+            &uids,
+            &events,
+        )
+        .await
     };
     let node = async {
         let decode = |node: &Node| Decoded::Object(Object::Node(decode::node(node)));
         let config = only(&scope.node_name);
-        follow(Api::all(client.clone()), config, decode, &mut health(ObjectKind::Node), &events).await
+        follow(Api::all(client.clone()), config, decode, &mut health(ObjectKind::Node), &uids, &events).await
     };
-    let settings =
-        follow_settings(client.clone(), scope.settings.as_ref(), health(ObjectKind::ConfigMap), &events);
+    let settings = follow_settings(
+        client.clone(),
+        scope.settings.as_ref(),
+        health(ObjectKind::ConfigMap),
+        &uids,
+        &events,
+    );
     let imports = follow_imports(
         client.clone(),
         &scope.cluster_name,
         scope.discovery_interval,
         health(ObjectKind::ServiceImport),
+        &uids,
         &events,
     );
     tokio::select! {
         _ = async { tokio::join!(services, slices, node, settings, imports) } => {}
+        () = announce(client.clone(), board, &uids, &scope.node_name) => {}
         () = events.closed() => {}
     }
     Ok(())
@@ -78,6 +103,7 @@ async fn follow_settings(
     client: Client,
     name: Option<&NamespacedName>,
     mut health: Health,
+    uids: &Uids,
     events: &mpsc::Sender<Event>,
 ) {
     let Some(name) = name else {
@@ -86,7 +112,8 @@ async fn follow_settings(
         return;
     };
     let decode = |object: &ConfigMap| Decoded::Object(Object::Settings(decode::settings(object)));
-    follow(Api::namespaced(client, &name.namespace), only(&name.name), decode, &mut health, events).await;
+    follow(Api::namespaced(client, &name.namespace), only(&name.name), decode, &mut health, uids, events)
+        .await;
 }
 
 /// The one object of this name: more may not be ours to see, and would not be read.

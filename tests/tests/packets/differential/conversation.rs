@@ -14,7 +14,8 @@ pub(super) struct Conversation {
 /// Clients, services and backends by number.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// A client calls a Service. Over UDP there are no flags and no sequence number.
+    /// A client calls a Service. Over UDP there are no flags and no sequence number;
+    /// over SCTP they are the first chunk and the initiate tag.
     Call {
         client: u8,
         service: u8,

@@ -1,12 +1,15 @@
 //! Packets as bytes, each checksum computed anew by a library that knows nothing of ours.
 
-use super::stage::{TCP, UDP};
+use super::{
+    sctp,
+    stage::{SCTP, TCP, UDP},
+};
 use crate::wire;
-use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
+use etherparse::{IpHeaders, IpNumber, PacketBuilder, PacketBuilderStep};
 use mcs_proxy_ebpf::{
     abi::{Address, Port, Protocol, Verdict},
     model::{Body, Packet, Quote, Segment},
-    transition::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
+    transition::{SCTP_INIT, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, flags_of_chunk},
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -54,7 +57,7 @@ impl Frame {
     pub(super) fn error(from: IpAddr, to: IpAddr, kind: u8, protocol: u8, about: [SocketAddr; 2]) -> Self {
         let quote = quote(protocol, about);
         let network = if from.is_ipv4() { 20 } else { 40 };
-        let transport = if protocol == TCP { 20 } else { 8 };
+        let transport = u64::from(header_of(protocol, "A"));
         let kinds =
             if from.is_ipv4() { [[3, 1], [3, 3], [3, 4], [11, 0]] } else { [[1, 4], [1, 0], [2, 0], [3, 0]] };
         let frame = Self::new(from, to, Body::Error(quote), 8 + network + transport + QUOTED);
@@ -133,6 +136,10 @@ impl Frame {
                 }
                 tcp.write(&mut bytes, &payload(segment.header)).unwrap();
             }
+            Body::Segment(segment) if segment.protocol == Protocol::Sctp => {
+                let packet = sctp::bytes(segment, &payload(segment.header));
+                network.write(&mut bytes, IpNumber::SCTP, &packet).unwrap();
+            }
             Body::Segment(segment) => {
                 let udp = network.udp(segment.source_port.get(), segment.destination_port.get());
                 udp.write(&mut bytes, &payload(segment.header)).unwrap();
@@ -161,7 +168,13 @@ impl Frame {
 fn whole(quote: &Quote) -> Vec<u8> {
     let protocol = quote.protocol.number();
     let quoted = Frame::segment(protocol, from_of(quote), to_of(quote), "A", 7, QUOTED as u8);
-    quoted.bytes().split_off(ETHERNET)
+    let mut bytes = quoted.bytes().split_off(ETHERNET);
+    if protocol == SCTP {
+        // A quote's is left as it is, whatever ports are translated: nobody checks it.
+        let start = usize::try_from(quoted.packet.network_header()).unwrap() + sctp::CHECKSUM;
+        bytes[start..start + 4].fill(0);
+    }
+    bytes
 }
 
 fn from_of(quote: &Quote) -> SocketAddr {
@@ -177,22 +190,36 @@ fn socket(address: &Address, port: Port) -> SocketAddr {
 }
 
 fn segment(protocol: u8, from: SocketAddr, to: SocketAddr, flags: &str, sequence: u32) -> Segment {
-    let is_tcp = protocol == TCP;
     let bits = [('F', TCP_FIN), ('S', TCP_SYN), ('R', TCP_RST), ('A', TCP_ACK)];
     let tcp_flags = bits.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, bit)| bit).sum();
+    let (tcp_flags, sequence) = match protocol {
+        TCP => (tcp_flags, sequence),
+        SCTP if sctp::chunk(flags) == SCTP_INIT => (flags_of_chunk(SCTP_INIT), sequence),
+        SCTP => (flags_of_chunk(sctp::chunk(flags)), 0),
+        _ => (0, 0),
+    };
     Segment {
         protocol: Protocol::from_number(protocol).unwrap(),
         source_port: Port::new(from.port()),
         destination_port: Port::new(to.port()),
-        tcp_flags: if is_tcp { tcp_flags } else { 0 },
-        sequence: if is_tcp { sequence.to_be() } else { 0 },
-        acknowledgment: if is_tcp && flags.contains('A') { 1_u32.to_be() } else { 0 },
-        header: if is_tcp { 20 } else { 8 },
+        tcp_flags,
+        sequence: sequence.to_be(),
+        acknowledgment: if protocol == TCP && flags.contains('A') { 1_u32.to_be() } else { 0 },
+        header: header_of(protocol, flags),
+    }
+}
+
+/// How long the transport header is.
+fn header_of(protocol: u8, flags: &str) -> u32 {
+    match protocol {
+        TCP => 20,
+        SCTP => sctp::header(sctp::chunk(flags)),
+        _ => 8,
     }
 }
 
 fn quote(protocol: u8, [from, to]: [SocketAddr; 2]) -> Quote {
-    assert!(matches!(protocol, TCP | UDP));
+    assert!(matches!(protocol, TCP | UDP | SCTP));
     Quote {
         source: from.ip().into(),
         destination: to.ip().into(),

@@ -4,7 +4,7 @@ use super::{
     conversation::{Conversation, Step},
     frame::Frame,
     snapshot::Snapshot,
-    stage::{self, BACKENDS, FLOWS, SERVICES, SHARE, TCP},
+    stage::{self, BACKENDS, FLOWS, SCTP, SERVICES, SHARE, TCP},
 };
 use crate::programs::{Frontend, POD, Programs, hairpin_address};
 use mcs_proxy_ebpf::{
@@ -107,6 +107,8 @@ impl Lockstep {
                 let frame = Frame::error(from.ip(), vip.ip(), kind, protocol(service), [vip, from]);
                 self.run_from_pod(&frame, false)
             }
+            // Of SCTP the library that writes redirects knows nothing.
+            Step::Redirect { service, .. } if protocol(service) == SCTP => Ok(()),
             Step::Redirect { client, service } => {
                 let (to, backend) = (self.wire_of(client, service), self.backend_of(client, service));
                 let frame = Frame::redirect(stage::router(v6), to.ip(), protocol(service), [to, backend]);

@@ -6,6 +6,7 @@
 mod conversation;
 mod frame;
 mod lockstep;
+mod sctp;
 mod snapshot;
 mod stage;
 mod state;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+pub(super) const SCTP: u8 = 132;
 
 /// Established flows that an interface may have, and all together.
 pub(super) const SHARE: u32 = 3;
@@ -22,13 +23,17 @@ pub(super) struct Service {
 }
 
 /// The first two and the third have backends in common, so that flows may collide on the wire.
-pub(super) const SERVICES: [Service; 5] = [
+pub(super) const SERVICES: [Service; 6] = [
     service(1, 80, TCP, Algorithm::RoundRobin, 0),
     service(1, 80, UDP, Algorithm::RoundRobin, 0),
     service(2, 80, TCP, Algorithm::Random, 0),
     service(2, 80, UDP, Algorithm::RoundRobin, 2),
     service(2, 81, TCP, Algorithm::Maglev, 0),
+    service(1, 80, SCTP, Algorithm::RoundRobin, 0),
 ];
+
+/// One of those whose VIP is ours with every port; that of the first is not.
+pub(super) const OF_WHOLE_VIP: u8 = 2;
 
 const fn service(vip: u8, port: u16, protocol: u8, algorithm: Algorithm, affinity_seconds: u32) -> Service {
     Service { vip, port, protocol, algorithm, affinity_seconds }

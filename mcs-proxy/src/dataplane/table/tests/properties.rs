@@ -71,7 +71,7 @@ impl Readers {
             }
         }
         for key in maps.services() {
-            prop_assert!(dump.vips.contains(&key.vip), "{:?} does not answer: {:?}", key, operation);
+            prop_assert!(dump.vips.contains_key(&key.vip), "{:?} does not answer: {:?}", key, operation);
             let Some(view) = maps.lookup(key).map_err(TestCaseError::fail)? else { continue };
             let frontends = self.views.entry(*key).or_default();
             frontends.insert((view.frontend, view.extent));

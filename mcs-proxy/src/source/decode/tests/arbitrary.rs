@@ -142,4 +142,49 @@ proptest! {
             }
         }
     }
+
+    /// Of every kind and version that is read.
+    #[test]
+    fn whatever_is_wrong_with_an_object_is_told_by_its_field_and_its_neighbours_are_as_if_alone(
+        kind in 0..6_usize,
+        places in prop::collection::vec((any::<prop::sample::Index>(), any_json()), 1..4),
+    ) {
+        let mut document = match kind {
+            0 => patched_service(&[]),
+            1 => patched_slice(&[]),
+            2 | 3 => sound("ServiceImport"),
+            4 => sound("Node"),
+            _ => sound("ConfigMap"),
+        };
+        if kind == 3 {
+            document["apiVersion"] = "multicluster.x-k8s.io/v1alpha1".into();
+        }
+        for (place, value) in places {
+            let mut all = Vec::new();
+            pointers(&document, "", &mut all);
+            *document.pointer_mut(&all[place.index(all.len())]).unwrap() = value;
+        }
+        let neighbours = [patched_service(&[]), patched_slice(&[])];
+        let list = json!({
+            "apiVersion": "v1", "kind": "List", "items": [&neighbours[0], document, &neighbours[1]],
+        });
+        let found = manifests(list, "member2");
+        let [first, last] = neighbours.map(|neighbour| manifests(neighbour, "member2"));
+        prop_assert_eq!(&found[..1], &first[..]);
+        prop_assert_eq!(&found[found.len() - 1..], &last[..]);
+        for manifest in &found {
+            let problems = match manifest {
+                Manifest::Object(object) => object.problems().clone(),
+                Manifest::Unreadable { problem, .. } => vec![problem.clone()],
+                Manifest::Nameless { field, message } => {
+                    prop_assert!(field.starts_with("items[1]") && !message.is_empty(), "{field}");
+                    continue;
+                }
+            };
+            for problem in problems {
+                prop_assert!(!problem.object.to_string().contains('\n'), "{problem}");
+                prop_assert!(!problem.field.is_empty() && !problem.message.is_empty(), "{problem}");
+            }
+        }
+    }
 }
