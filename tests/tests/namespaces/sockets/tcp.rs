@@ -1,9 +1,9 @@
 //! Ways of connecting, beside the plain one.
 
 use super::{PATIENCE, emptied, mapped};
-use crate::stage::{PODS, PODS_V6, Stage, v4, v6};
+use crate::stage::{PODS, PODS_V6, Stage, slice, v4, v6};
 use anyhow::{Context as _, Result, ensure};
-use mcs_proxy_tests::client::Connection;
+use mcs_proxy_tests::{EndpointRow, client::Connection};
 use socket2::{Domain, Socket, Type};
 use std::{
     fs,
@@ -27,11 +27,24 @@ fn fast_opens() -> Result<u64> {
 
 #[test]
 fn a_connection_whose_syn_carries_the_request_reaches_a_backend() -> Result<()> {
-    let stage = Stage::new()?;
-    for pod in &stage.pods {
-        // 2: for servers; 0x400: for all listeners, whether they ask or not.
+    let mut stage = Stage::new()?;
+    let fast = [["10.10.0.7", "fd10:10::7"], ["10.12.0.7", "fd10:12::7"]];
+    let mut pods = Vec::new();
+    for (provider, node) in [&stage.remote, &stage.node].into_iter().enumerate() {
+        let mut pod = stage.world.add_pod(node, &format!("fast-{provider}"), &fast[provider])?;
+        // 2: for servers; 0x400: for all who listen from now on, whether they ask or not.
         pod.namespace.sysctl("net/ipv4/tcp_fastopen", "1026")?;
+        pod.serve()?;
+        for address in fast[provider] {
+            stage.manifests.slice(&slice(provider, address)?)?;
+        }
+        pods.extend(pod.addresses.clone());
+        stage.pods.push(pod);
     }
+    stage.daemon.wait_for_services("the fast pods alone", |rows| {
+        let is_fast = |endpoint: &&EndpointRow| endpoint.in_maps && pods.contains(&endpoint.address);
+        rows.len() == 4 && rows.iter().all(|row| row.endpoints.iter().filter(is_fast).count() == 2)
+    })?;
     for vip in [v4()?, v6()?, mapped(v4()?)] {
         stage.node.namespace.run(move || -> Result<_> {
             let before = fast_opens()?;

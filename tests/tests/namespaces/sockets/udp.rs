@@ -74,7 +74,7 @@ fn a_connected_socket_stays_with_a_backend_that_takes_no_new_flows_until_the_ser
     let pod = client::udp_ask(&socket, vip, "first")?;
     for address in [PODS, PODS_V6].map(|pods| pods[index_of(pod)]) {
         let mut slice = slice(index_of(pod), address)?;
-        slice.endpoints.iter_mut().for_each(|endpoint| endpoint.ready = false);
+        slice.endpoints.iter_mut().for_each(|endpoint| endpoint.terminating = true);
         stage.manifests.slice(&slice)?;
     }
     stage.wait_for_endpoints(1)?;
@@ -120,7 +120,21 @@ fn one_socket_talks_to_two_services_and_knows_them_apart() -> Result<()> {
     })
 }
 
-/// bash connects the sockets of its `/dev/udp`.
+/// A program in a cgroup, with a socket that is connected once: each line it reads is a question, each that it prints
+/// the answer.
+const CLIENT: &str = r#"
+import os, socket, sys
+cgroup, address, port = sys.argv[1:]
+with open(cgroup + "/cgroup.procs", "w") as processes:
+    processes.write(str(os.getpid()))
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(5)
+client.connect((address, int(port)))
+for question in sys.stdin:
+    client.send(question.encode())
+    print(client.recv(2048).decode().replace("\n", " "), flush=True)
+"#;
+
 #[test]
 fn with_all_a_pods_connected_socket_goes_by_packets_and_moves_on() -> Result<()> {
     let cgroup = Cgroup::new()?;
@@ -129,25 +143,27 @@ fn with_all_a_pods_connected_socket_goes_by_packets_and_moves_on() -> Result<()>
         |service| service.annotated("enabled", "true"),
         &["--socket-path", "all", "--cgroup", &path],
     )?;
-    let ask = "echo who >&3 && read -t 5 -u 3 hello && echo \"$hello\" && read -t 5 -u 3 who";
-    let script = format!(
-        "echo $$ > {path}/cgroup.procs && exec 3<>/dev/udp/{VIP}/{SERVICE_PORT} && {ask} && read go && {ask}"
-    );
     let mut child = stage
         .client
         .namespace
-        .command("bash")?
-        .args(["-c", &script])
+        .command("python3")?
+        .args(["-c", CLIENT, &path, VIP, &SERVICE_PORT.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
-    let mut next = || client::who(&lines.next().context("bash ended")??);
-    let first = next()?;
+        .spawn()
+        .context("python3")?;
+    let mut questions = child.stdin.take().context("stdin")?;
+    let mut answers = BufReader::new(child.stdout.take().context("stdout")?).lines();
+    let mut ask = || {
+        questions.write_all(b"who\n")?;
+        client::who(&answers.next().context("the client ended")??)
+    };
+    let first = ask()?;
+    assert_eq!(ask()?, first);
     assert_eq!(stage.daemon.connections()?, 1, "a flow of the packet path");
     take_away(&mut stage, index_of(first))?;
-    child.stdin.take().context("stdin")?.write_all(b"go\n")?;
-    assert_ne!(next()?, first);
+    assert_ne!(ask()?, first);
+    drop(questions);
     ensure!(child.wait()?.success());
     Ok(())
 }
