@@ -4,10 +4,14 @@
 mod answers;
 mod bridge;
 mod changes;
+mod datagrams;
+mod errors;
 mod floods;
 mod hairpin;
+mod handshakes;
 mod imports;
 mod interfaces;
+mod large;
 mod neighbours;
 mod sockets;
 mod spread;
