@@ -9,6 +9,7 @@ mod hairpin;
 mod imports;
 mod interfaces;
 mod neighbours;
+mod redirect;
 mod sockets;
 mod spread;
 mod stage;
