@@ -13,6 +13,7 @@ mod imports;
 mod interfaces;
 mod large;
 mod neighbours;
+mod redirect;
 mod sockets;
 mod spread;
 mod stage;
