@@ -13,7 +13,7 @@ use crate::{
     dataplane::{
         flows::{Collected, Collector, FlowsError, GONE},
         interfaces::{self, InterfaceEvent, PlaceMap},
-        kernel::KernelDataplane,
+        kernel::{KernelDataplane, grace_period},
         links::{LinkError, Links},
         loader::{self, Loaded, Programs},
         pins::PinDir,
@@ -43,7 +43,7 @@ use tokio::{
     time,
 };
 use tracing::{debug, error, info, warn};
-use writer::{Commit, Summary, Writer};
+use writer::{Commit, GraceBegun, Summary, Writer};
 
 /// After a scan of the flows it rests for this many times as long as it took, at least, so that it takes less than a
 /// hundredth of a core.
@@ -116,6 +116,8 @@ struct Daemon {
     /// The kernel refused something: everything is tried again.
     retry_due: Option<time::Instant>,
     reclaim_due: Option<time::Instant>,
+    /// A grace period that is waited for.
+    grace: Option<JoinHandle<GraceBegun>>,
     /// Interfaces that refused the programs, and when they are asked again.
     unattached: BTreeMap<u32, String>,
     attach_due: Option<time::Instant>,
@@ -196,6 +198,7 @@ impl Daemon {
             catalog_failure: None,
             retry_due: None,
             reclaim_due: None,
+            grace: None,
             unattached: BTreeMap::new(),
             attach_due: None,
             collection_due: time::Instant::now(),
@@ -241,9 +244,12 @@ impl Daemon {
                     self.catalog_writing = None;
                     self.catalog_written(written);
                 }
-                () = at(self.reclaim_due) => {
-                    self.reclaim_due = None;
-                    self.writer.reclaim();
+                () = at(self.reclaim_due), if self.grace.is_none() => self.begin_grace(),
+                Some(begun) = finished(&mut self.grace) => {
+                    self.grace = None;
+                    if !self.writer.reclaim(begun) {
+                        self.begin_grace();
+                    }
                 }
                 Some((request, answer)) = asked.recv() => {
                     // Whoever has gone meanwhile wants none.
@@ -299,6 +305,17 @@ impl Daemon {
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
             }
         }
+    }
+
+    /// Waits, on a thread of its own, until no program runs that may hold on to what was let go of.
+    fn begin_grace(&mut self) {
+        self.reclaim_due = None;
+        self.grace = self.writer.wants_grace().map(|begun| {
+            task::spawn_blocking(move || {
+                grace_period();
+                begun
+            })
+        });
     }
 
     fn answer(&self, request: &Request) -> Response {
@@ -455,7 +472,6 @@ impl Daemon {
 
     /// Starts a scan of the flow maps, which takes long, on a thread of its own.
     fn scan(&mut self) -> JoinHandle<Scan> {
-        self.writer.reclaim();
         let mark = self.writer.table().linger_mark();
         let (pin_dir, interfaces) =
             (self.pin_dir.clone(), self.links.attached().keys().copied().collect::<BTreeSet<u32>>());

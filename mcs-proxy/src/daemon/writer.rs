@@ -37,6 +37,14 @@ pub struct Writer<D> {
     rejected: BTreeMap<FrontendKey, CapacityError>,
     /// Maps that are too small for all that is wanted, as they were told last.
     shortages: Vec<Shortage>,
+    /// Transactions so far.
+    transactions: u64,
+}
+
+/// When a grace period began: what was let go of before it is free once it is over, if nothing was done since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraceBegun {
+    transactions: u64,
 }
 
 /// How the maps stand to what the sources told.
@@ -98,6 +106,7 @@ impl<D: Dataplane> Writer<D> {
             phase: Phase::Waiting,
             rejected: BTreeMap::new(),
             shortages: Vec::new(),
+            transactions: 0,
         })
     }
 
@@ -155,6 +164,7 @@ impl<D: Dataplane> Writer<D> {
     }
 
     fn run(&mut self, plan: Plan, changes: &Changes, first: bool) -> Commit {
+        self.transactions += 1;
         if let Err(failure) = self.dataplane.run(&plan.transaction) {
             error!("{failure}; the maps stay as they are and all of it is tried again");
             self.start_over();
@@ -188,13 +198,21 @@ impl<D: Dataplane> Writer<D> {
         answer(Known { model: &self.model, resolver: &self.resolver, told_by: "daemon", now }, query)
     }
 
-    /// At an idle moment: waits for what was let go of, so that the next change need not.
-    pub fn reclaim(&mut self) {
-        let transaction = self.table.reclaim();
-        if let Err(failure) = self.dataplane.run(&transaction) {
-            error!("{failure}; all of it is tried again");
-            self.start_over();
+    /// Whether a grace period is to be waited for, elsewhere than here, as changes must not wait for it.
+    #[must_use]
+    pub fn wants_grace(&self) -> Option<GraceBegun> {
+        self.table.wants_reclaim().then_some(GraceBegun { transactions: self.transactions })
+    }
+
+    /// Frees what was let go of before the grace period, which is over. `false`: there were changes since it began, and it
+    /// is to be waited for anew.
+    pub fn reclaim(&mut self, begun: GraceBegun) -> bool {
+        let is_good = begun.transactions == self.transactions;
+        if is_good {
+            let transaction = self.table.reclaim_after_grace();
+            self.carry_out(&transaction);
         }
+        is_good
     }
 
     /// Whether the maps were left behind by a failure.
@@ -221,6 +239,7 @@ impl<D: Dataplane> Writer<D> {
 
     /// Carries out a transaction that [`Self::table`] has planned.
     pub fn carry_out(&mut self, transaction: &[Operation]) {
+        self.transactions += 1;
         if let Err(failure) = self.dataplane.run(transaction) {
             error!("{failure}; all of it is tried again");
             self.start_over();

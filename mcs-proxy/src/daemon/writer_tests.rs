@@ -140,10 +140,28 @@ fn a_refusal_at_an_idle_moment_is_known_to_need_another_try() {
     writer.take(Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")), Instant::now());
     assert_programmed(&mut writer);
     writer.dataplane.fail_at(0);
-    writer.reclaim();
+    let begun = writer.wants_grace().unwrap();
+    assert!(writer.reclaim(begun));
     assert!(writer.needs_retry());
     assert_programmed(&mut writer);
     assert!(!writer.needs_retry());
+}
+
+/// What was let go of meanwhile may be in use by programs that began before it.
+#[test]
+fn a_grace_period_is_good_for_what_was_let_go_of_before_it_and_nothing_else() {
+    let mut writer = story();
+    let delete = |name: &str| Event::Deleted(ObjectKind::Service, NamespacedName::new("default", name));
+    writer.take(delete("serve"), Instant::now());
+    assert_programmed(&mut writer);
+    let early = writer.wants_grace().unwrap();
+    writer.take(Event::Applied(service("other", "10.13.0.77")), Instant::now());
+    assert_programmed(&mut writer);
+    assert!(!writer.reclaim(early));
+    let begun = writer.wants_grace().unwrap();
+    assert!(writer.reclaim(begun));
+    assert_eq!(writer.wants_grace(), None);
+    assert!(!writer.reclaim(begun), "a grace period is good once");
 }
 
 #[test]
