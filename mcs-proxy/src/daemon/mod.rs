@@ -49,6 +49,9 @@ use writer::{Commit, GraceBegun, Summary, Writer};
 /// hundredth of a core.
 pub const COLLECTION_REST: u32 = 128;
 
+/// How many Services' names are collected before the next event is looked at: less than a millisecond.
+const CATALOG_STEP: usize = 25;
+
 /// How long after a change the grace period for what it let go of is waited for.
 const RECLAIM_DELAY: Duration = Duration::from_secs(1);
 
@@ -109,6 +112,8 @@ struct Daemon {
     /// The catalog is behind the maps.
     catalog_due: Option<time::Instant>,
     catalog_rests_until: time::Instant,
+    /// The names are being collected.
+    catalog_begun: Option<time::Instant>,
     /// Names on their way to the file.
     catalog_writing: Option<JoinHandle<Written>>,
     /// Why the names could not be written the last time, which is told once.
@@ -194,6 +199,7 @@ impl Daemon {
             logger: logger.map(logging::ProgramLog::new),
             catalog_due: None,
             catalog_rests_until: time::Instant::now(),
+            catalog_begun: None,
             catalog_writing: None,
             catalog_failure: None,
             retry_due: None,
@@ -239,7 +245,7 @@ impl Daemon {
                 () = at(self.retry_due) => self.commit(),
                 () = at(self.writer.due().map(Into::into)) => self.commit(),
                 () = at(self.attach_due) => self.attach_again()?,
-                () = at(self.catalog_due), if self.catalog_writing.is_none() => self.write_catalog(),
+                () = at(self.catalog_due), if self.catalog_writing.is_none() => self.write_catalog(CATALOG_STEP),
                 Some(written) = finished(&mut self.catalog_writing) => {
                     self.catalog_writing = None;
                     self.catalog_written(written);
@@ -262,13 +268,14 @@ impl Daemon {
                     scan = None;
                     self.collected(found)?;
                 }
+                () = future::ready(()), if self.catalog_begun.is_some() => self.write_catalog(CATALOG_STEP),
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         }
         // What is being written may be older than what is due.
         self.finish_catalog().await;
-        if self.catalog_due.is_some() {
-            self.write_catalog();
+        if self.catalog_due.is_some() || self.catalog_begun.is_some() {
+            self.write_catalog(usize::MAX);
             self.finish_catalog().await;
         }
         info!("ending; what is pinned goes on forwarding");
@@ -300,7 +307,7 @@ impl Daemon {
                 report(summary);
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
-                    self.write_catalog();
+                    self.write_catalog(CATALOG_STEP);
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
             }
@@ -334,15 +341,16 @@ impl Daemon {
         }
     }
 
-    /// Hands the names to a thread that writes them, as a large file would hold up the maps. One at a time, so that the
-    /// last ones stay.
-    fn write_catalog(&mut self) {
+    /// Goes on with the names, by so many Services, and hands them, once they are complete, to a thread that writes them, as
+    /// a large file would hold up the maps. One at a time, so that the last ones stay.
+    fn write_catalog(&mut self, services: usize) {
         if self.catalog_writing.is_some() {
             return;
         }
         self.catalog_due = None;
-        let begun = time::Instant::now();
-        let catalog = self.writer.catalog();
+        let begun = *self.catalog_begun.get_or_insert_with(time::Instant::now);
+        let Some(catalog) = self.writer.catalog(services) else { return };
+        self.catalog_begun = None;
         let run_dir = self.run_dir.clone();
         self.catalog_writing = Some(task::spawn_blocking(move || {
             let failure = catalog.write(&run_dir).err().map(|failure| failure.to_string());

@@ -9,7 +9,10 @@ use crate::{
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
     model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
-    observe::{catalog::Catalog, events::Board},
+    observe::{
+        catalog::{Catalog, Draft},
+        events::Board,
+    },
     source::Event,
 };
 use mcs_proxy_ebpf::abi::Address;
@@ -39,6 +42,8 @@ pub struct Writer<D> {
     shortages: Vec<Shortage>,
     /// Transactions so far.
     transactions: u64,
+    /// The catalog that is being made.
+    draft: Option<Draft>,
 }
 
 /// When a grace period began: what was let go of before it is free once it is over, if nothing was done since.
@@ -107,6 +112,7 @@ impl<D: Dataplane> Writer<D> {
             rejected: BTreeMap::new(),
             shortages: Vec::new(),
             transactions: 0,
+            draft: None,
         })
     }
 
@@ -153,6 +159,9 @@ impl<D: Dataplane> Writer<D> {
         } else {
             self.resolver.update(&self.model, &affected, now)
         };
+        if let Some(draft) = &mut self.draft {
+            draft.follow(&self.model, &self.resolver, &changes);
+        }
         self.report_problems();
         let plan = match self.phase {
             Phase::Synced if changes.is_empty() => return Commit::Idle,
@@ -227,10 +236,15 @@ impl<D: Dataplane> Writer<D> {
         self.resolver.due().into_iter().chain(self.grace.due()).min()
     }
 
-    /// What people are told of what the maps hold.
-    #[must_use]
-    pub fn catalog(&self) -> Catalog {
-        Catalog::new(&self.model, &self.resolver)
+    /// Begins, or goes on with, what people are told of what the maps hold, by so many Services; returns it once all are in
+    /// it, as they are then.
+    pub fn catalog(&mut self, services: usize) -> Option<Catalog> {
+        let mut draft = self.draft.take().unwrap_or_default();
+        if draft.proceed(&self.model, &self.resolver, services) {
+            return Some(draft.finish(self.resolver.flags().cluster_name.clone()));
+        }
+        self.draft = Some(draft);
+        None
     }
 
     pub const fn table(&mut self) -> &mut Table {
