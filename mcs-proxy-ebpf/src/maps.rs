@@ -71,6 +71,15 @@ pub(crate) fn has_set_retval() -> bool {
     HAS_SET_RETVAL.load() != 0
 }
 
+/// Whether packets between pods of this node go past the host: the loader sets it.
+#[unsafe(no_mangle)]
+static REDIRECT: Global<u32> = Global::new(0);
+
+#[inline(always)]
+pub(crate) fn redirects() -> bool {
+    REDIRECT.load() != 0
+}
+
 /// The addresses by which a pod that calls itself seems to be called: the loader sets them.
 #[unsafe(no_mangle)]
 static HAIRPIN_V4: Global<Address> = Global::new(Address::UNSPECIFIED);
