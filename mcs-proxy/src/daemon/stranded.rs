@@ -34,7 +34,7 @@ async fn follow(pin_dir: PinDir, asked: Arc<Notify>) {
         match outcome {
             Ok(0) => {}
             Ok(closed) => {
-                info!(closed, "connected UDP sockets whose endpoint is gone: closed (ECONNABORTED)")
+                info!(closed, "connected UDP sockets whose endpoint is gone: closed (ECONNABORTED)");
             }
             Err(failure) => {
                 let failure = with_causes(&failure).to_string();

@@ -382,9 +382,9 @@ fn a_frontend_that_leaves_sockets_alone_is_written_so_and_stays_so_over_a_restar
     let rewritten = sync(&mut pair, &wanted);
     let headers: Vec<bool> = rewritten
         .iter()
-        .filter_map(|operation| match operation {
-            Operation::WriteExtent { elements, .. } => elements[0].as_header(),
-            _ => None,
+        .filter_map(|operation| {
+            let Operation::WriteExtent { elements, .. } = operation else { return None };
+            elements[0].as_header()
         })
         .map(|header| header.packets_only)
         .collect();

@@ -30,7 +30,7 @@ fn take_away(stage: &mut Stage, provider: usize) -> Result<()> {
 
 fn index_of(pod: IpAddr) -> usize {
     let is = |name: &&str| name.parse::<IpAddr>().unwrap() == pod;
-    PODS.iter().position(|name| is(&name)).or_else(|| PODS_V6.iter().position(|name| is(&name))).unwrap()
+    PODS.iter().position(&is).or_else(|| PODS_V6.iter().position(is)).unwrap()
 }
 
 /// How the next receive fails, if it does.
