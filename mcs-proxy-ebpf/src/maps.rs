@@ -58,12 +58,26 @@ static HAS_SET_RETVAL: Global<u32> = Global::new(1);
 /// Whether the socket path serves this network namespace.
 #[inline(always)]
 pub(crate) fn serves_namespace(cookie: u64) -> bool {
-    SOCKET_SCOPE.load() == SocketScope::All as u32 || cookie == HOST_NETNS.load()
+    SOCKET_SCOPE.load() == SocketScope::All as u32 || is_host_namespace(cookie)
+}
+
+#[inline(always)]
+pub(crate) fn is_host_namespace(cookie: u64) -> bool {
+    cookie == HOST_NETNS.load()
 }
 
 #[inline(always)]
 pub(crate) fn has_set_retval() -> bool {
     HAS_SET_RETVAL.load() != 0
+}
+
+/// Whether packets between pods of this node go past the host: the loader sets it.
+#[unsafe(no_mangle)]
+static REDIRECT: Global<u32> = Global::new(0);
+
+#[inline(always)]
+pub(crate) fn redirects() -> bool {
+    REDIRECT.load() != 0
 }
 
 /// The addresses by which a pod that calls itself seems to be called: the loader sets them.

@@ -8,7 +8,7 @@ use crate::{
     lookup::{self, Choice},
     maps,
     packet::{self, Packet},
-    reject,
+    peer, reject,
     rewrite::{End, rewrite, shift},
     shape,
     tcx::{interface, key_of},
@@ -69,6 +69,11 @@ fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
         return Ok(collision::again(ctx, choice));
     } else if place.bridge != 0 && is_on_link(ctx, &packet, place.bridge, choice) {
         state = FlowState::ON_LINK;
+    } else if maps::redirects()
+        && place.bridge == 0
+        && peer::is_beside(ctx, &packet.source, packet.protocol.number(), &choice.address)
+    {
+        state = FlowState::BESIDE;
     }
     match flow::open(key, &packet, interface, choice, wire_port, state) {
         Err(Verdict::TupleTaken) => return Ok(collision::again(ctx, choice)),
@@ -96,6 +101,10 @@ fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
         counters.bytes_in += u64::from(packet.bytes);
     });
     maps::count_backend(choice.backend_id, |counters| counters.bytes += u64::from(packet.bytes));
+    if maps::redirects() && state.has(FlowState::BESIDE) {
+        maps::count_verdict(Verdict::NewFlow);
+        return Ok(peer::note_translated());
+    }
     Ok(Verdict::NewFlow)
 }
 

@@ -175,7 +175,7 @@ impl FakeDataplane {
                 self.was_reset.insert(*backend);
                 Ok(())
             }
-            Operation::GracePeriod => {
+            Operation::GracePeriod | Operation::GracePeriodOver => {
                 self.since_grace = SinceGrace::default();
                 // No plan waits between writing and publishing: what is left was given up.
                 self.unpublished.clear();

@@ -107,6 +107,7 @@ impl KernelDataplane {
                     .set(*backend, zeros, 0)
                     .map_err(|error| Failure::of(MapName::BackendCounters, error))
             }
+            Operation::GracePeriodOver => Ok(()),
             Operation::GracePeriod => {
                 grace_period();
                 Ok(())
@@ -192,7 +193,7 @@ fn dump_error(map: &'static str, error: SysError) -> DataplaneError {
 
 /// Waits until no program runs that began before. Where membarrier(2) is refused (a `nohz_full` CPU, a seccomp
 /// profile), waits for longer than any program runs: the verifier's million instructions take a few milliseconds.
-fn grace_period() {
+pub fn grace_period() {
     const LONGER_THAN_ANY_PROGRAM: Duration = Duration::from_millis(100);
     if let Err(error) = sys::membarrier_global() {
         tracing::debug!(%error, "no memory barrier: waiting for {LONGER_THAN_ANY_PROGRAM:?}");

@@ -14,7 +14,9 @@ pub mod kernel;
 pub mod links;
 pub mod loader;
 pub mod pins;
+pub mod sock_diag;
 pub mod sockets;
+pub mod stranded;
 pub mod sys;
 pub mod table;
 
@@ -44,6 +46,8 @@ pub enum Operation {
     ResetService { service: u32 },
     /// Start a backend id's counters from zero, before its first use.
     ResetBackend { backend: u32 },
+    /// Someone has waited, as for [`Operation::GracePeriod`], since before the last step that was carried out.
+    GracePeriodOver,
     /// Wait until no program runs that began before this step. After it, what earlier steps let go of may be used
     /// again: the kernel reuses freed hash elements at once, and a program may hold on to what it has looked up.
     GracePeriod,

@@ -144,6 +144,7 @@ fn frontend(
             SessionAffinity::None => 0,
             SessionAffinity::ClientIp { timeout_seconds } => timeout_seconds,
         },
+        packets_only: service.socket_path == Some(false),
         owns_vip: !context.surroundings.is_shared(vip),
         used: candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(),
         fingerprint: fingerprint(candidates),

@@ -17,7 +17,7 @@ use tokio::net::TcpSocket;
 const PORT: u16 = 20_000;
 
 /// Connects from a port that may be in use towards another address.
-fn open_from_port(namespace: &Namespace, to: SocketAddr) -> Result<Connection> {
+pub(crate) fn open_from_port(namespace: &Namespace, to: SocketAddr) -> Result<Connection> {
     let stream = namespace
         .run(move || -> Result<TcpStream> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -64,6 +64,7 @@ struct Entry {
     extent: Extent,
     algorithm: Algorithm,
     affinity_seconds: u32,
+    packets_only: bool,
     /// As in [`Frontend`](crate::desired::Frontend).
     owns_vip: bool,
     slots: Vec<Target>,
@@ -134,9 +135,22 @@ impl Table {
     pub fn reclaim(&mut self) -> Transaction {
         let mut transaction = Transaction::new();
         self.settle_strays(&mut transaction);
-        if !self.limbo.is_empty() || self.hot.is_leaving() || self.whole.is_pending() {
+        if self.wants_reclaim() {
             self.grace(&mut transaction);
         }
+        transaction
+    }
+
+    /// Whether anything waits for a grace period.
+    #[must_use]
+    pub fn wants_reclaim(&self) -> bool {
+        !self.limbo.is_empty() || self.hot.is_leaving() || self.whole.is_pending()
+    }
+
+    /// As [`Self::reclaim`], after a grace period that began when the last transaction had been carried out.
+    pub fn reclaim_after_grace(&mut self) -> Transaction {
+        let mut transaction = vec![Operation::GracePeriodOver];
+        self.free_limbo(&mut transaction);
         transaction
     }
 
@@ -206,6 +220,10 @@ impl Table {
     /// Everything in limbo becomes free.
     fn grace(&mut self, transaction: &mut Transaction) {
         transaction.push(Operation::GracePeriod);
+        self.free_limbo(transaction);
+    }
+
+    fn free_limbo(&mut self, transaction: &mut Transaction) {
         let Limbo { extents, frontends, backends, removed: _ } = std::mem::take(&mut self.limbo);
         for (frontend, published) in frontends {
             if published {

@@ -78,6 +78,7 @@ impl Table {
 struct Wanted {
     algorithm: Algorithm,
     affinity_seconds: u32,
+    packets_only: bool,
     owns_vip: bool,
     slots: Vec<Target>,
     live: BTreeSet<Target>,
@@ -98,13 +99,14 @@ impl Wanted {
         let live: BTreeSet<Target> = slots.iter().copied().collect();
         let serving = frontend.serving.iter().filter_map(target);
         let serving = serving.filter(|target| !live.contains(target)).collect();
-        let &Frontend { algorithm, affinity_seconds, owns_vip, .. } = frontend;
-        Self { algorithm, affinity_seconds, owns_vip, slots, live, serving }
+        let &Frontend { algorithm, affinity_seconds, packets_only, owns_vip, .. } = frontend;
+        Self { algorithm, affinity_seconds, packets_only, owns_vip, slots, live, serving }
     }
 
     fn is_extent_of(&self, entry: &Entry) -> bool {
         entry.algorithm == self.algorithm
             && entry.affinity_seconds == self.affinity_seconds
+            && entry.packets_only == self.packets_only
             && entry.slots == self.slots
     }
 
@@ -170,6 +172,7 @@ impl Planner<'_> {
                     extent: Extent { first: 0, len: 0 },
                     algorithm: wanted.algorithm,
                     affinity_seconds: wanted.affinity_seconds,
+                    packets_only: wanted.packets_only,
                     owns_vip: wanted.owns_vip,
                     slots: Vec::new(),
                     backends: BTreeMap::new(),
@@ -234,7 +237,7 @@ impl Planner<'_> {
             frontend: entry.frontend,
             algorithm: wanted.algorithm,
             affinity_seconds: wanted.affinity_seconds,
-            packets_only: false,
+            packets_only: wanted.packets_only,
         };
         let slots = wanted.slots.iter().map(|target| {
             let backend = entry.backends.get(target).map_or(0, |backend| backend.id);
@@ -249,6 +252,7 @@ impl Planner<'_> {
         }
         entry.algorithm = wanted.algorithm;
         entry.affinity_seconds = wanted.affinity_seconds;
+        entry.packets_only = wanted.packets_only;
         entry.slots.clone_from(&wanted.slots);
     }
 

@@ -131,10 +131,18 @@ impl Finder<'_> {
         self.frontends.insert(frontend);
         self.extents.insert(extent.first, extent.len);
         self.ids.extend(ids);
-        let Header { algorithm, affinity_seconds, packets_only: _, count: _, service: _, frontend: _ } =
-            header;
+        let Header { algorithm, affinity_seconds, packets_only, count: _, service: _, frontend: _ } = header;
         let slots = slots.into_iter().map(|slot| (slot.address, slot.port)).collect();
-        Some(Entry { frontend, extent, algorithm, affinity_seconds, owns_vip: false, slots, backends })
+        Some(Entry {
+            frontend,
+            extent,
+            algorithm,
+            affinity_seconds,
+            packets_only,
+            owns_vip: false,
+            slots,
+            backends,
+        })
     }
 
     fn extent(&self, first: u32, frontend: u32) -> Option<(Header, Vec<Slot>)> {

@@ -50,7 +50,7 @@ struct Readers {
 impl Readers {
     /// A frontend that a program has looked up stays this key's, and what it was seen to point to stays written.
     fn check(&mut self, maps: &FakeDataplane, operation: &Operation) -> Result<(), TestCaseError> {
-        if *operation == Operation::GracePeriod {
+        if matches!(operation, Operation::GracePeriod | Operation::GracePeriodOver) {
             *self = Self::default();
         }
         let dump = maps.dump().unwrap();
