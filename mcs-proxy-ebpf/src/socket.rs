@@ -234,6 +234,12 @@ fn forget_peer(ctx: &SockAddrContext) {
 /// A socket may call a backend by itself that it has called by a VIP before: whoever was called last has answered.
 #[inline(always)]
 fn forget_origin(ctx: &SockAddrContext, peer: Address, port: Port) {
+    // What a socket sends that is connected by a VIP may pass here as well: of version 6, with an IPv4 address, it does.
+    let connected = maps::socket_peer(ctx);
+    // SAFETY: the socket's own memory.
+    if !connected.is_null() && unsafe { (*connected).backend == peer } {
+        return;
+    }
     if is_served(ctx) {
         maps::remove_socket_origin(&SocketKey::new(cookie(ctx), peer, port));
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 in_both_modes! {
@@ -76,15 +76,17 @@ fn send(stage: &Stage, service: SocketAddr) -> Result<io::Error> {
     socket.recv(&mut [0; 64]).err().context("an answer")
 }
 
-/// What kube-proxy does with another port of a Service: in the mode nftables it refuses it, in iptables it does nothing,
-/// and the packet goes where no route leads or nobody answers.
-fn is_of_no_port(mode: ProxyMode, failure: io::ErrorKind) -> bool {
-    match mode {
-        ProxyMode::Nftables => failure == io::ErrorKind::ConnectionRefused,
-        ProxyMode::Iptables => matches!(
-            failure,
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::NetworkUnreachable
-        ),
+/// Another port of a Service is refused: by kube-proxy in the mode nftables, at once; in iptables it does nothing, and we
+/// refuse once programs are over that began before the change.
+fn ensure_refused(mode: ProxyMode, mut call: impl FnMut() -> Result<io::ErrorKind>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let failure = call()?;
+        if failure == io::ErrorKind::ConnectionRefused {
+            return Ok(());
+        }
+        let is_early = mode == ProxyMode::Iptables && start.elapsed() < Duration::from_secs(20);
+        ensure!(is_early, "{failure}");
     }
 }
 
@@ -104,16 +106,14 @@ fn removed_protocol(mode: ProxyMode) -> Result<()> {
 
     only(&mut stage, ["http", "serve:echo"], "TCP")?;
     for vip in vips() {
-        let failure = send(&stage, vip)?.kind();
-        assert!(is_of_no_port(mode, failure), "{failure}");
+        ensure_refused(mode, || Ok(send(&stage, vip)?.kind()))?;
         assert!(is_even(&client::tally(&client::http(&stage.client.namespace, vip, 6)?)));
     }
     assert!(client::udp_ask(&socket, vips()[0], "still there?").is_err());
 
     only(&mut stage, ["echo", "serve:http"], "UDP")?;
     for vip in vips() {
-        let failure = connect(&stage, vip).context("a connection")?;
-        assert!(is_of_no_port(mode, failure), "{failure}");
+        ensure_refused(mode, || connect(&stage, vip).context("a connection"))?;
         assert!(is_even(&client::tally(&client::udp(&stage.client.namespace, vip, 6)?)));
     }
     Ok(())
