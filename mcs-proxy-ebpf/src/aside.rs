@@ -16,6 +16,8 @@ pub(crate) struct Aside {
     shape: u64,
     /// What [`forget`] forgets.
     word: u64,
+    /// What [`peer`](crate::peer) is to know: whether the packet was translated on its way from a client.
+    pub(crate) translated: u64,
     /// Of the flow that is opened.
     pub(crate) key: Tuple,
     pub(crate) fragment_key: FragmentKey,

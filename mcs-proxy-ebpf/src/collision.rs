@@ -122,20 +122,24 @@ pub(crate) fn is_taken_by_the_pod(
 
 /// A packet from a pod straight to a backend. If it opens a connection that is on the wire what a flow of the same
 /// pod is, that flow gives way if it is over; else the packet must.
+///
+/// Of datagrams it is whoever was called last that answers: a socket may call the VIP first, and then the backend that
+/// it has heard of there. The flow gives way, open or not; if the VIP is called again, it begins anew.
 #[inline(never)]
 pub(crate) fn check_direct(ctx: &TcContext) -> Verdict {
     let Ok(network) = packet::network(ctx) else { return Verdict::NotOurs };
     let Ok(shape) = shape::find(ctx, &network) else { return Verdict::NotOurs };
     let Ok(packet) = packet::anywhere(ctx, network, shape) else { return Verdict::NotOurs };
-    if !packet.is_syn() {
+    if !packet.may_open() {
         return Verdict::NotOurs;
     }
     let interface = interface(ctx);
+    let is_datagram = matches!(packet.protocol, Protocol::Udp);
     // To the backend, it is what the wire tuple of a flow would be.
     let wire = key_of(&packet);
     for tier in [Tier::Established, Tier::Transient] {
         if let Some(reply) = maps::reply(tier, &wire)
-            && !flow::give_way(tier, &wire, reply, interface)
+            && !flow::give_way(tier, &wire, reply, interface, is_datagram)
         {
             return Verdict::DirectTaken;
         }

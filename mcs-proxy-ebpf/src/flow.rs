@@ -240,14 +240,14 @@ fn make_way(tier: Tier, wire: &Tuple, pointer: *mut Reply, key: &Tuple) -> bool 
 }
 
 /// Makes the flow that has this tuple on the wire give way to a connection that is none of ours. `false` if it is
-/// still open; another interface's is neither in the way nor this one's to end.
+/// still open, unless `always`; another interface's is neither in the way nor this one's to end.
 #[inline(always)]
-pub(crate) fn give_way(tier: Tier, wire: &Tuple, pointer: *mut Reply, interface: u32) -> bool {
+pub(crate) fn give_way(tier: Tier, wire: &Tuple, pointer: *mut Reply, interface: u32, always: bool) -> bool {
     let (other, owner) = owner(pointer, wire);
     if owner != interface {
         return true;
     }
-    if is_open(tier, &other, wire) {
+    if !always && is_open(tier, &other, wire) {
         return false;
     }
     life::forget(&other, wire, interface);

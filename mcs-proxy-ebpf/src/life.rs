@@ -32,7 +32,7 @@ pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
         return false;
     }
     pair.flow.state = pair.flow.state.with(FlowState::ESTABLISHED);
-    pair.reply.answered = 1;
+    pair.reply.state = pair.reply.state.with(FlowState::ANSWERED);
     let inserted = maps::insert_reply(Tier::Established, &pair.reply_key, &pair.reply, Insert::New).is_ok();
     if inserted && maps::insert_flow(Tier::Established, key, &pair.flow, Insert::New).is_ok() {
         if roster::enter(key, &pair.flow) {
@@ -56,7 +56,7 @@ pub(crate) fn demote(key: &Tuple, pointer: *mut Flow) {
     // SAFETY: as in `flow::follow`.
     pair.flow = unsafe { *pointer };
     pair.complete(key);
-    pair.reply.answered = 1;
+    pair.reply.state = pair.reply.state.with(FlowState::ANSWERED);
     let moved = maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::Overwrite).is_ok()
         && maps::insert_flow(Tier::Transient, key, &pair.flow, Insert::Overwrite).is_ok();
     // If there is no room for it even there, it stays, and the daemon collects it.

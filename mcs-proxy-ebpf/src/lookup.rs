@@ -3,7 +3,7 @@
 use crate::{affinity, maps, packet::Packet};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use mcs_proxy_ebpf::{
-    abi::{Address, Affinity, AffinityKey, Port, Protocol, ServiceKey, Verdict},
+    abi::{Address, Affinity, AffinityKey, Port, ServiceKey, Verdict},
     select::{flow_hash, select},
 };
 
@@ -32,8 +32,11 @@ pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
     let scratch = maps::scratch().ok_or(Verdict::Corrupt)?;
     scratch.service_key =
         ServiceKey::new(packet.destination, packet.destination_port, packet.protocol.number());
-    let frontend = maps::frontend_index(&scratch.service_key).ok_or(Verdict::NoService)?;
-    if !matches!(packet.protocol, Protocol::Udp) && !packet.is_syn() {
+    let Some(frontend) = maps::frontend_index(&scratch.service_key) else {
+        let is_nobodys = packet.may_open() && maps::is_whole(&packet.destination);
+        return Err(if is_nobodys { Verdict::NoBackend } else { Verdict::NoService });
+    };
+    if !packet.may_open() {
         return Err(Verdict::UnknownConnection);
     }
     let caller = Caller { address: &packet.source, port: packet.source_port, is_socket: false };

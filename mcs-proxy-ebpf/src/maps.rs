@@ -19,7 +19,7 @@ use mcs_proxy_ebpf::abi::{
     Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Flow, Fragment,
     FragmentKey, FrontendWord, HOT_WORDS, INTERFACES, MapName, MapSizes, Place, REJECTS_PER_TICK, Reply,
     RosterEntry, SHARES, STAGES, ServiceCounters, ServiceKey, Silences, SocketBackend, SocketKey,
-    SocketOrigin, SocketScope, Stage, Tuple, VERDICTS, Verdict, VipFlags, hot_bit,
+    SocketOrigin, SocketScope, Stage, Tuple, VERDICTS, VIP_WHOLE, Verdict, VipFlags, hot_bit,
 };
 
 const SIZES: MapSizes = MapSizes::DEFAULT;
@@ -58,12 +58,26 @@ static HAS_SET_RETVAL: Global<u32> = Global::new(1);
 /// Whether the socket path serves this network namespace.
 #[inline(always)]
 pub(crate) fn serves_namespace(cookie: u64) -> bool {
-    SOCKET_SCOPE.load() == SocketScope::All as u32 || cookie == HOST_NETNS.load()
+    SOCKET_SCOPE.load() == SocketScope::All as u32 || is_host_namespace(cookie)
+}
+
+#[inline(always)]
+pub(crate) fn is_host_namespace(cookie: u64) -> bool {
+    cookie == HOST_NETNS.load()
 }
 
 #[inline(always)]
 pub(crate) fn has_set_retval() -> bool {
     HAS_SET_RETVAL.load() != 0
+}
+
+/// Whether packets between pods of this node go past the host: the loader sets it.
+#[unsafe(no_mangle)]
+static REDIRECT: Global<u32> = Global::new(0);
+
+#[inline(always)]
+pub(crate) fn redirects() -> bool {
+    REDIRECT.load() != 0
 }
 
 /// The addresses by which a pod that calls itself seems to be called: the loader sets them.
@@ -164,6 +178,14 @@ pub(crate) fn is_vip(address: &Address) -> bool {
     VIPS.get_ptr(address).is_some()
 }
 
+/// Whether every port of the address is ours.
+#[inline(always)]
+pub(crate) fn is_whole(address: &Address) -> bool {
+    let Some(flags) = VIPS.get_ptr(address) else { return false };
+    // SAFETY: the pointer is to a live, aligned value. Volatile, as user space may write it meanwhile.
+    unsafe { ptr::read_volatile(flags) & VIP_WHOLE != 0 }
+}
+
 /// The element of `backends` at which the frontend's extent begins; 0 if the frontend is vacant.
 #[inline(always)]
 pub(crate) fn extent_of(frontend: u32) -> Option<u32> {
@@ -220,6 +242,14 @@ pub(crate) fn socket_origin(key: &SocketKey) -> Option<*mut SocketOrigin> {
 #[inline(always)]
 pub(crate) fn insert_socket_origin(key: &SocketKey, origin: &SocketOrigin) {
     let _inserted = SOCKET_ORIGINS.insert(key, origin, 0);
+}
+
+#[inline(always)]
+pub(crate) fn remove_socket_origin(key: &SocketKey) {
+    // An error means that it was not there: looked up first, as most are not, and a lookup takes no lock.
+    if SOCKET_ORIGINS.get_ptr(key).is_some() {
+        let _removed = SOCKET_ORIGINS.remove(key);
+    }
 }
 
 /// What a socket was connected to; null if to nothing of ours.

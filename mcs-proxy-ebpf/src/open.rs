@@ -8,7 +8,7 @@ use crate::{
     lookup::{self, Choice},
     maps,
     packet::{self, Packet},
-    reject,
+    peer, reject,
     rewrite::{End, rewrite, shift},
     shape,
     tcx::{interface, key_of},
@@ -53,8 +53,12 @@ fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let interface = interface(ctx);
     let key = &mut maps::aside().ok_or(Verdict::Corrupt)?.key;
     *key = key_of(&packet);
+    // What opens a connection ends what was under its key, even if nobody here takes it: beneath us it may find a
+    // backend, and what follows it must not find the old one.
+    if packet.may_open() {
+        flow::give_up(key);
+    }
     let choice = lookup::choose(&packet)?;
-    flow::give_up(key);
     let wire_port = collision::wire_port(ctx, &packet, choice);
     let place = maps::place(interface);
     let mut state = FlowState::NEW;
@@ -65,6 +69,11 @@ fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
         return Ok(collision::again(ctx, choice));
     } else if place.bridge != 0 && is_on_link(ctx, &packet, place.bridge, choice) {
         state = FlowState::ON_LINK;
+    } else if maps::redirects()
+        && place.bridge == 0
+        && peer::is_beside(ctx, &packet.source, packet.protocol.number(), &choice.address)
+    {
+        state = FlowState::BESIDE;
     }
     match flow::open(key, &packet, interface, choice, wire_port, state) {
         Err(Verdict::TupleTaken) => return Ok(collision::again(ctx, choice)),
@@ -92,6 +101,10 @@ fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
         counters.bytes_in += u64::from(packet.bytes);
     });
     maps::count_backend(choice.backend_id, |counters| counters.bytes += u64::from(packet.bytes));
+    if maps::redirects() && state.has(FlowState::BESIDE) {
+        maps::count_verdict(Verdict::NewFlow);
+        return Ok(peer::note_translated());
+    }
     Ok(Verdict::NewFlow)
 }
 

@@ -31,15 +31,16 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Whether this may open a connection, as far as can be told at a glance: an odd packet may.
+    /// Whether this may open a connection, as far as can be told at a glance: a datagram may, and an odd packet.
     #[inline(always)]
     pub(crate) fn may_open(&self, ctx: &TcContext) -> bool {
         if !self.plain {
             return !self.is_icmp();
         }
-        self.protocol == Protocol::Tcp.number()
-            && header(ctx, plain_transport(self.v4), TCP)
-                .is_some_and(|tcp| transition::is_syn(Protocol::Tcp, load(tcp, 13)))
+        self.protocol == Protocol::Udp.number()
+            || self.protocol == Protocol::Tcp.number()
+                && header(ctx, plain_transport(self.v4), TCP)
+                    .is_some_and(|tcp| transition::is_syn(Protocol::Tcp, load(tcp, 13)))
     }
 
     /// Whether this may be ICMP; that it goes with its family is for whoever reads it to check.
@@ -99,6 +100,12 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn is_syn(&self) -> bool {
         transition::is_syn(self.protocol, self.tcp_flags)
+    }
+
+    /// Whether a flow may begin with this: a datagram may be the first.
+    #[inline(always)]
+    pub(crate) fn may_open(&self) -> bool {
+        matches!(self.protocol, Protocol::Udp) || self.is_syn()
     }
 }
 

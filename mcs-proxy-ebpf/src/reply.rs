@@ -49,7 +49,7 @@ fn follow(
         client_port: reply.client_port,
         service: reply.service,
         backend_id: reply.backend_id,
-        first: reply.answered == 0,
+        first: !reply.state.has(FlowState::ANSWERED),
     };
     let owner = reply.interface;
     if reply.backend != packet.source || reply.wire_port != packet.destination_port {
@@ -62,7 +62,7 @@ fn follow(
     let end = end_of(packet, FlowState::BACKEND_FIN);
     let late = now.wrapping_sub(reply.last_seen) >= maps::ticks_per_second();
     if origin.first || end != FlowState::NEW || late {
-        reply.answered = 1;
+        reply.state = reply.state.with(FlowState::ANSWERED);
         reply.last_seen = now;
         note(tier, key, &origin, end, now);
     }

@@ -1,8 +1,9 @@
 //! The socket path: what a process calls is translated once, when it calls, and no packet needs work after that.
 //!
 //! TCP and connected UDP are translated by `connect`; what the program called is kept with the socket, for
-//! `getpeername` and `recvmsg`. Unconnected UDP is translated by each `sendmsg`, and each answer by `recvmsg`. A VIP
-//! called through a v4-mapped address (`::ffff:10.13.0.1`) is the IPv4 VIP: both are the same sixteen bytes here.
+//! `getpeername` and `recvmsg`. Unconnected UDP is translated by each `sendmsg`, and each answer by `recvmsg`. No hook
+//! sees the datagrams of a connected socket: when its backend is gone, the daemon closes it. It can do so in the node's
+//! own namespace alone, so the connected UDP sockets of pods are left to the packet path. A VIP called through a v4-mapped address (`::ffff:10.13.0.1`) is the IPv4 VIP: both are the same sixteen bytes here.
 
 use crate::{
     lookup::{Caller, Choice, Scratch, pick},
@@ -88,13 +89,27 @@ fn conclude(outcome: Result<(), Verdict>) -> i32 {
 #[inline(always)]
 fn connect(ctx: &SockAddrContext, family: Family) -> Result<(), Verdict> {
     let (vip, port) = destination(ctx, family);
-    let mut scratch = empty_scratch(vip, port, protocol(ctx));
-    if let Err(verdict) = choose(ctx, &mut scratch) {
+    let protocol = protocol(ctx);
+    let is_udp = protocol == Protocol::Udp.number();
+    let mut scratch = empty_scratch(vip, port, protocol);
+    let chosen = if is_udp && !maps::is_host_namespace(netns(ctx)) {
+        Err(Verdict::NotOurs)
+    } else {
+        choose(ctx, &mut scratch)
+    };
+    if let Err(verdict) = chosen {
         forget_peer(ctx);
+        if is_udp {
+            forget_origin(ctx, vip, port);
+        }
         return Err(verdict);
     }
     let choice = &scratch.choice;
     let mut origin = origin(&scratch.service_key, choice);
+    if is_udp {
+        // By this the daemon knows the socket when the backend is gone.
+        maps::insert_socket_origin(&SocketKey::new(cookie(ctx), choice.address, choice.port), &origin);
+    }
     let kept = maps::new_socket_peer(ctx, &mut origin);
     if !kept.is_null() {
         // SAFETY: the socket's own memory. It held another origin if the socket was connected before.
@@ -108,7 +123,11 @@ fn connect(ctx: &SockAddrContext, family: Family) -> Result<(), Verdict> {
 #[inline(always)]
 fn send(ctx: &SockAddrContext, family: Family) -> Result<(), Verdict> {
     let (vip, port) = destination(ctx, family);
-    if !maps::is_hot(Direction::FromPod, &vip) || !is_served(ctx) {
+    if !maps::is_hot(Direction::FromPod, &vip) {
+        forget_origin(ctx, vip, port);
+        return Err(Verdict::NotOurs);
+    }
+    if !is_served(ctx) {
         return Err(Verdict::NotOurs);
     }
     let key = SocketKey::new(cookie(ctx), vip, port);
@@ -156,7 +175,10 @@ fn choose(ctx: &SockAddrContext, scratch: &mut Scratch) -> Result<(), Verdict> {
     if !maps::is_hot(Direction::FromPod, &scratch.service_key.vip) || !is_served(ctx) {
         return Err(Verdict::NotOurs);
     }
-    let frontend = maps::frontend_index(&scratch.service_key).ok_or(Verdict::NoService)?;
+    let Some(frontend) = maps::frontend_index(&scratch.service_key) else {
+        let is_nobodys = maps::is_whole(&scratch.service_key.vip);
+        return Err(if is_nobodys { Verdict::NoBackend } else { Verdict::NoService });
+    };
     // A socket has no address yet. All processes of a namespace are one client, as they are by address.
     let client = Address::from_v6_raw([0, netns(ctx)]);
     let cookie = cookie(ctx);
@@ -206,6 +228,20 @@ fn forget_peer(ctx: &SockAddrContext) {
     if !peer.is_null() {
         // SAFETY: the socket's own memory. No socket has the unspecified address as its peer.
         unsafe { (*peer).backend = Address::UNSPECIFIED };
+    }
+}
+
+/// A socket may call a backend by itself that it has called by a VIP before: whoever was called last has answered.
+#[inline(always)]
+fn forget_origin(ctx: &SockAddrContext, peer: Address, port: Port) {
+    // What a socket sends that is connected by a VIP may pass here as well: of version 6, with an IPv4 address, it does.
+    let connected = maps::socket_peer(ctx);
+    // SAFETY: the socket's own memory.
+    if !connected.is_null() && unsafe { (*connected).backend == peer } {
+        return;
+    }
+    if is_served(ctx) {
+        maps::remove_socket_origin(&SocketKey::new(cookie(ctx), peer, port));
     }
 }
 

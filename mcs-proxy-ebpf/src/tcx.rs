@@ -5,7 +5,7 @@ use crate::{
     flow::{self, Status},
     fragment, hairpin, icmp, maps,
     packet::{self, Network, Packet},
-    redirect, reply,
+    peer, redirect, reply,
     rewrite::{End, rewrite, shift},
     roster,
     verdict::{conclude, go_on, go_on_odd},
@@ -16,6 +16,9 @@ use mcs_proxy_ebpf::abi::{Direction, FlowState, Stage, Tuple, Verdict};
 /// On the way from a pod (ingress of the host's side of its veth).
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
+    if maps::redirects() {
+        peer::begin();
+    }
     let verdict = sort(&ctx).unwrap_or_else(|verdict| verdict);
     go_on(&ctx, verdict);
     go_on_odd(&ctx, verdict, Stage::Odd);
@@ -49,6 +52,9 @@ fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
     if !maps::is_hot(Direction::FromPod, &network.destination) {
         if maps::is_hot(Direction::ToPod, &network.destination) && network.may_open(ctx) {
             return Ok(Verdict::OpenMissing);
+        }
+        if maps::redirects() && network.plain && maps::is_hot(Direction::ToPod, &network.source) {
+            return Ok(Verdict::PeerMissing);
         }
         return Err(Verdict::NotOurs);
     }
@@ -111,6 +117,9 @@ pub(crate) fn translate<const ODD: bool>(ctx: &TcContext, packet: &Packet) -> Re
         counters.bytes_in += u64::from(packet.bytes);
     });
     maps::count_backend(known.backend_id, |counters| counters.bytes += u64::from(packet.bytes));
+    if maps::redirects() && known.state.has(FlowState::BESIDE) {
+        return Ok(peer::note_translated());
+    }
     Ok(Verdict::Forwarded)
 }
 

@@ -93,7 +93,7 @@ pub const fn reply_of(key: &Tuple, flow: &Flow) -> Reply {
         wire_port: flow.wire_port,
         client_port: flow.client_port,
         protocol: flow.protocol,
-        answered: flow.state.has(FlowState::ANSWERED) as u8,
+        state: flow.state.only(FlowState::ANSWERED.with(FlowState::BESIDE)),
         backend_id: flow.backend_id,
         service: flow.service,
         interface: flow.interface,

@@ -18,6 +18,9 @@ pub(crate) fn go_on(ctx: &TcContext, verdict: Verdict) {
     if verdict == Verdict::HairpinMissing {
         maps::go_on(ctx, Stage::Hairpin);
     }
+    if maps::redirects() && verdict == Verdict::PeerMissing {
+        maps::go_on(ctx, Stage::Peer);
+    }
 }
 
 /// Goes on with the program for odd packets, if the verdict asks for it. Returns as [`go_on`] does.
@@ -36,7 +39,7 @@ pub(crate) fn go_on_odd(ctx: &TcContext, verdict: Verdict, stage: Stage) {
 pub(crate) fn conclude(ctx: &TcContext, verdict: Verdict) -> i32 {
     maps::count_verdict(verdict);
     match verdict.action() {
-        Action::Next => TC_ACT_UNSPEC,
+        Action::Next | Action::Redirect => TC_ACT_UNSPEC,
         Action::Drop => TC_ACT_SHOT,
         // SAFETY: the context is the kernel's; the helper notes the interface and returns `TC_ACT_REDIRECT`.
         Action::Return => unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) as i32 },

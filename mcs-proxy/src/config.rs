@@ -116,6 +116,10 @@ pub struct Run {
     /// The same over IPv6
     #[arg(long, value_name = "ADDRESS", default_value_t = Hairpin::DEFAULT.v6, value_parser = hairpin::parse_v6)]
     pub hairpin_address_v6: Ipv6Addr,
+    /// Hand packets of new flows between two pods of this node over without the host's IP stack: faster, and past the
+    /// host's routes, connection tracking and netfilter, network policy that lives there included
+    #[arg(long)]
+    pub redirect: bool,
     /// Hook to attach to; `auto` takes tcx where the kernel has it (6.6)
     #[arg(long, default_value = "auto", value_name = "auto|tcx|clsact")]
     pub hook: Hook,
@@ -266,6 +270,7 @@ impl Run {
             sizes,
             flows_per_interface,
             hairpin: self.hairpin(),
+            redirect: self.redirect,
             socket_path: self.socket_path.scope(),
             timeouts: self.timeouts.timeouts(),
             bpf_log: self.bpf_log,

@@ -2,15 +2,18 @@
 
 use crate::Namespace;
 use anyhow::{Context, Result, bail};
+use socket2::{Domain, Socket, Type};
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    time::Duration,
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Nothing here is farther than a few bridges away.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LARGEST_DATAGRAM: usize = 1 << 16;
 
 /// How many answers came from each address.
 pub type Tally = BTreeMap<IpAddr, u32>;
@@ -23,9 +26,37 @@ pub fn http(namespace: &Namespace, service: SocketAddr, requests: u32) -> Result
     namespace.run(move || (0..requests).map(|_| http_once(service)).collect::<Result<_>>())
 }
 
+/// Calls a Service once, from this address and port; the pod closes first, so they are free again afterwards.
+///
+/// # Errors
+/// The request is not answered.
+pub fn http_from(namespace: &Namespace, client: SocketAddr, service: SocketAddr) -> Result<IpAddr> {
+    namespace.run(move || {
+        let start = Instant::now();
+        loop {
+            let socket = Socket::new(Domain::for_address(service), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&client.into()).with_context(|| format!("bind {client}"))?;
+            match socket.connect_timeout(&service.into(), PATIENCE) {
+                // The pod has yet to acknowledge that the connection before this one is over.
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable && start.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                connected => {
+                    connected.with_context(|| format!("connect {client} to {service}"))?;
+                    return http_over(socket.into(), service);
+                }
+            }
+        }
+    })
+}
+
 fn http_once(service: SocketAddr) -> Result<IpAddr> {
-    let mut stream =
-        TcpStream::connect_timeout(&service, PATIENCE).with_context(|| format!("connect {service}"))?;
+    let stream = TcpStream::connect_timeout(&service, PATIENCE);
+    http_over(stream.with_context(|| format!("connect {service}"))?, service)
+}
+
+fn http_over(mut stream: TcpStream, service: SocketAddr) -> Result<IpAddr> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: serve\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
@@ -70,12 +101,41 @@ impl Connection {
     /// # Errors
     /// It is not answered, or comes back changed.
     pub fn echo(&mut self, body: &[u8]) -> Result<IpAddr> {
-        let service = self.service;
-        let length = body.len();
-        let head = format!("POST / HTTP/1.1\r\nHost: serve\r\nContent-Length: {length}\r\n\r\n");
-        self.stream.get_mut().write_all(head.as_bytes()).with_context(|| format!("send to {service}"))?;
-        self.stream.get_mut().write_all(body).with_context(|| format!("send to {service}"))?;
+        self.send(body)?;
+        let (who, back) = self.receive(body.len())?;
+        if back != body {
+            bail!("{} sent another body back", self.service);
+        }
+        Ok(who)
+    }
 
+    /// Sends a request with a body of so many bytes and closes this side; nothing of the answer is read.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub fn ask_last(&mut self, length: usize) -> Result<()> {
+        self.send(&vec![b'x'; length])?;
+        Ok(self.stream.get_ref().shutdown(Shutdown::Write)?)
+    }
+
+    /// Reads the answer to [`ask_last`](Self::ask_last), and returns who sent it.
+    ///
+    /// # Errors
+    /// It does not come as a whole.
+    pub fn hear(&mut self, length: usize) -> Result<IpAddr> {
+        Ok(self.receive(length)?.0)
+    }
+
+    fn send(&mut self, body: &[u8]) -> Result<()> {
+        let (service, length) = (self.service, body.len());
+        let head = format!("POST / HTTP/1.1\r\nHost: serve\r\nContent-Length: {length}\r\n\r\n");
+        let stream = self.stream.get_mut();
+        stream.write_all(head.as_bytes()).with_context(|| format!("send to {service}"))?;
+        stream.write_all(body).with_context(|| format!("send to {service}"))
+    }
+
+    fn receive(&mut self, length: usize) -> Result<(IpAddr, Vec<u8>)> {
+        let service = self.service;
         let mut line = String::new();
         while line != "\r\n" {
             line.clear();
@@ -85,12 +145,9 @@ impl Connection {
         }
         let mut hello = String::new();
         self.stream.read_line(&mut hello).with_context(|| format!("answer of {service}"))?;
-        let mut back = vec![0; body.len()];
+        let mut back = vec![0; length];
         self.stream.read_exact(&mut back).with_context(|| format!("body from {service}"))?;
-        if back != body {
-            bail!("{service} sent another body back");
-        }
-        who(&hello)
+        Ok((who(&hello)?, back))
     }
 }
 
@@ -130,9 +187,60 @@ fn udp_socket_here(service: SocketAddr) -> Result<UdpSocket> {
 /// It is not answered, or comes back changed.
 pub fn udp_ask(socket: &UdpSocket, service: SocketAddr, datagram: &str) -> Result<IpAddr> {
     socket.send(datagram.as_bytes()).with_context(|| format!("send to {service}"))?;
-    let mut answer = [0; 2048];
+    let mut answer = vec![0; LARGEST_DATAGRAM];
     let length = socket.recv(&mut answer).with_context(|| format!("answer of {service}"))?;
-    let answer = String::from_utf8_lossy(&answer[..length]);
+    who_sent_back(service, datagram, &answer[..length])
+}
+
+/// A socket in a namespace with this address and port, not connected.
+///
+/// # Errors
+/// The kernel's.
+pub fn udp_socket_at(namespace: &Namespace, client: SocketAddr) -> Result<UdpSocket> {
+    namespace.run(move || {
+        let start = Instant::now();
+        loop {
+            match UdpSocket::bind(client) {
+                // A process that is about to begin has a copy of the socket that was here before.
+                Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                bound => {
+                    let socket = bound.with_context(|| format!("bind {client}"))?;
+                    socket.set_read_timeout(Some(PATIENCE))?;
+                    return anyhow::Ok(socket);
+                }
+            }
+        }
+    })
+}
+
+/// A socket in a namespace with this address and port, connected.
+///
+/// # Errors
+/// The kernel's.
+pub fn udp_socket_from(namespace: &Namespace, client: SocketAddr, service: SocketAddr) -> Result<UdpSocket> {
+    let socket = udp_socket_at(namespace, client)?;
+    socket.connect(service).with_context(|| format!("connect {service}"))?;
+    Ok(socket)
+}
+
+/// As [`udp_ask`], over a socket that is not connected: the next datagram that comes must come from the Service.
+///
+/// # Errors
+/// As [`udp_ask`], or somebody else answers.
+pub fn udp_ask_at(socket: &UdpSocket, service: SocketAddr, datagram: &str) -> Result<IpAddr> {
+    socket.send_to(datagram.as_bytes(), service).with_context(|| format!("send to {service}"))?;
+    let mut answer = vec![0; LARGEST_DATAGRAM];
+    let (length, from) = socket.recv_from(&mut answer).with_context(|| format!("answer of {service}"))?;
+    if from != service {
+        bail!("{service} was sent {datagram:?} and {from} answered");
+    }
+    who_sent_back(service, datagram, &answer[..length])
+}
+
+fn who_sent_back(service: SocketAddr, datagram: &str, answer: &[u8]) -> Result<IpAddr> {
+    let answer = String::from_utf8_lossy(answer);
     if !answer.ends_with(datagram) {
         bail!("{service} was sent {datagram:?} and answered {answer:?}");
     }

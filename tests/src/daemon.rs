@@ -15,6 +15,10 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
+/// For setpriv(1), which goes on as the program: root by name, with three capabilities, as a pod has it.
+const CONFINED: [&str; 3] =
+    ["--bounding-set=-all,+bpf,+net_admin,+perfmon", "--inh-caps=-all", "--ambient-caps=-all"];
+
 /// The daemon of one node. Dropping it ends it; its pins go with the world.
 #[derive(Debug)]
 pub struct Daemon {
@@ -22,6 +26,8 @@ pub struct Daemon {
     log: PathBuf,
     pin_dir: PathBuf,
     command: Vec<String>,
+    /// Whether it has all of root's rights, or only those that it needs.
+    confined: bool,
     node: Node,
 }
 
@@ -43,6 +49,8 @@ pub struct EndpointRow {
     pub address: IpAddr,
     pub cluster: String,
     pub in_maps: bool,
+    /// Why it is used or not.
+    pub verdict: String,
     pub flows: u64,
 }
 
@@ -83,7 +91,8 @@ impl Daemon {
         ];
         let mut command: Vec<String> = own.map(str::to_owned).to_vec();
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        let mut daemon = Self { process: None, log: PathBuf::new(), pin_dir, command, node: node.clone() };
+        let node = node.clone();
+        let mut daemon = Self { process: None, log: PathBuf::new(), pin_dir, command, confined: false, node };
         daemon.spawn()?;
         Ok(daemon)
     }
@@ -106,6 +115,15 @@ impl Daemon {
         self.launch()
     }
 
+    /// As [`launch`](Self::launch), from now on with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON alone.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    pub fn launch_confined(&mut self) -> Result<()> {
+        self.confined = true;
+        self.launch()
+    }
+
     /// Starts the program again, without the wait.
     ///
     /// # Errors
@@ -116,10 +134,17 @@ impl Daemon {
 
     fn spawn(&mut self) -> Result<()> {
         self.process = None;
-        let arguments: Vec<_> = self.command.iter().map(String::as_str).collect();
+        let program = programs::mcs_proxy()?;
+        let own = program.display().to_string();
+        let mut arguments: Vec<_> = self.command.iter().map(String::as_str).collect();
         let namespace = &self.node.namespace;
         let name = format!("{}-daemon", namespace.name());
-        let process = namespace.spawn(&name, &programs::mcs_proxy()?, &arguments)?;
+        let process = if self.confined {
+            arguments.splice(..0, CONFINED.into_iter().chain([own.as_str()]));
+            namespace.spawn(&name, Path::new("setpriv"), &arguments)?
+        } else {
+            namespace.spawn(&name, &program, &arguments)?
+        };
         process.log().clone_into(&mut self.log);
         self.process = Some(process);
         Ok(())
@@ -279,6 +304,7 @@ fn endpoint_row(row: &Value) -> Result<EndpointRow> {
         address: text(row, "address")?.parse()?,
         cluster: text(row, "cluster")?,
         in_maps: row["in_maps"].as_bool().context("no in_maps")?,
+        verdict: text(row, "verdict")?,
         flows: number(row, "flows")?,
     })
 }

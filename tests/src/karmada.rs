@@ -48,6 +48,8 @@ pub struct Slice {
 pub struct Endpoint {
     pub address: IpAddr,
     pub ready: bool,
+    /// It was ready, and serves what it has until it ends.
+    pub terminating: bool,
     pub node: String,
     pub pod: String,
 }
@@ -142,14 +144,15 @@ impl Slice {
     pub fn yaml(&self) -> String {
         let Self { name, service, cluster, provider, ports, endpoints } = self;
         let family = family(endpoints.first().map_or(IpAddr::from([0; 4]), |endpoint| endpoint.address));
-        let endpoints = lines(endpoints, |Endpoint { address, ready, node, pod }| {
+        let endpoints = lines(endpoints, |Endpoint { address, ready, terminating, node, pod }| {
+            let (serving, ready) = (ready, *ready && !terminating);
             format!(
                 r#"- addresses:
   - "{address}"
   conditions:
     ready: {ready}
-    serving: {ready}
-    terminating: false
+    serving: {serving}
+    terminating: {terminating}
   nodeName: {node}
   targetRef:
     kind: Pod
@@ -217,7 +220,8 @@ impl Endpoint {
     /// The address is none.
     pub fn new(address: &str, node: &str, pod: &str) -> Result<Self> {
         let address = address.parse().with_context(|| format!("address {address}"))?;
-        Ok(Self { address, ready: true, node: node.to_owned(), pod: pod.to_owned() })
+        let (node, pod) = (node.to_owned(), pod.to_owned());
+        Ok(Self { address, ready: true, terminating: false, node, pod })
     }
 }
 

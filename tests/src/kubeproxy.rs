@@ -1,7 +1,7 @@
 //! The real kube-proxy of a node.
 
 use crate::{Namespace, Node, Process, api::ApiServer, cleanup, namespace::run, programs};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -140,24 +140,21 @@ impl KubeProxy {
     /// # Errors
     /// Its rules cannot be listed.
     pub fn endpoints(&self, port: &str) -> Result<BTreeSet<SocketAddr>> {
-        let rules = self.rules()?;
-        match self.mode {
-            ProxyMode::Nftables => {
-                let name = if port.contains(':') { port.to_owned() } else { format!("{port}:") };
-                Ok(chain_endpoints(&rules).remove(&name).unwrap_or_default())
-            }
-            ProxyMode::Iptables => rules.lines().filter_map(|line| endpoint_rule(line, port)).collect(),
-        }
+        let name = if port.contains(':') { port.to_owned() } else { format!("{port}:") };
+        Ok(self.all_endpoints()?.remove(&name).unwrap_or_default())
     }
 
     /// Where it sends new connections to the ports of all Services of the namespace `default` that have endpoints, by
-    /// `serve:http`, or `serve:` if the port has no name. In the mode nftables.
+    /// `serve:http`, or `serve:` if the port has no name.
     ///
     /// # Errors
-    /// Its rules cannot be listed, or it runs in another mode.
+    /// Its rules cannot be listed.
     pub fn all_endpoints(&self) -> Result<BTreeMap<String, BTreeSet<SocketAddr>>> {
-        ensure!(self.mode == ProxyMode::Nftables, "only rules of nftables are read as a whole");
-        Ok(chain_endpoints(&self.rules()?))
+        let rules = self.rules()?;
+        Ok(match self.mode {
+            ProxyMode::Nftables => nftables_endpoints(&rules),
+            ProxyMode::Iptables => iptables_endpoints(&rules),
+        })
     }
 
     /// Everything it has programmed, as `nft` and `iptables-save` list it.
@@ -207,7 +204,7 @@ impl ProxyMode {
 /// ```
 ///
 /// or, with a single endpoint, `dnat ip to 10.10.0.6:8080`: the endpoints, by `serve:http`.
-fn chain_endpoints(rules: &str) -> BTreeMap<String, BTreeSet<SocketAddr>> {
+fn nftables_endpoints(rules: &str) -> BTreeMap<String, BTreeSet<SocketAddr>> {
     let endpoint = |word: &str| {
         let Some((address, port)) = word.split_once('/') else { return word.parse().ok() };
         Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
@@ -243,11 +240,50 @@ fn rule_vip(line: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
 }
 
-/// `-A KUBE-SVC-NPX46M4PTMTKRN6Y -m comment --comment "default/serve:http -> 10.10.0.6:8080" -j KUBE-SEP-…`
-fn endpoint_rule(line: &str, port: &str) -> Option<Result<SocketAddr>> {
-    let (_, comment) = line.strip_prefix("-A KUBE-SVC-")?.split_once("--comment \"")?;
-    let (name, endpoint) = comment.split_once('"')?.0.split_once(" -> ")?;
-    (name == format!("default/{port}")).then(|| endpoint.parse().with_context(|| line.to_owned()))
+/// Of a listing with
+///
+/// ```text
+/// -A KUBE-SERVICES -d 10.13.0.5/32 -p tcp -m comment --comment "default/serve:http cluster IP" … -j KUBE-SVC-NPX46M4PTMTKRN6Y
+/// -A KUBE-SVC-NPX46M4PTMTKRN6Y -m statistic --mode random --probability 0.5 -j KUBE-SEP-Q3HNNZPXUAYYDXW2
+/// -A KUBE-SEP-Q3HNNZPXUAYYDXW2 -p tcp -m tcp -j DNAT --to-destination 10.10.0.6:8080
+/// ```
+///
+/// the endpoints, by `serve:http`. With many endpoints the other rules have no comments. A chain is named after the
+/// port, for both families the same; `KUBE-SVL-` with `internalTrafficPolicy: Local`.
+fn iptables_endpoints(rules: &str) -> BTreeMap<String, BTreeSet<SocketAddr>> {
+    let mut names = BTreeMap::new();
+    let mut destinations: BTreeMap<&str, SocketAddr> = BTreeMap::new();
+    let mut jumps = Vec::new();
+    for rule in rules.lines().filter_map(|line| line.strip_prefix("-A ")) {
+        let Some((chain, rest)) = rule.split_once(' ') else { continue };
+        let after = |option: &str| {
+            let (_, value) = rest.split_once(option)?;
+            value.split_whitespace().next()
+        };
+        if chain == "KUBE-SERVICES"
+            && let Some((_, comment)) = rest.split_once("--comment \"default/")
+            && let Some((port, _)) = comment.split_once(" cluster IP\"")
+            && let Some(target) = after("-j ")
+        {
+            names.insert(target, if port.contains(':') { port.to_owned() } else { format!("{port}:") });
+        } else if chain.starts_with("KUBE-SEP-")
+            && let Some(destination) = after("--to-destination ").and_then(|text| text.parse().ok())
+        {
+            destinations.insert(chain, destination);
+        } else if (chain.starts_with("KUBE-SVC-") || chain.starts_with("KUBE-SVL-"))
+            && let Some(endpoint) = after("-j KUBE-SEP-")
+        {
+            jumps.push((chain, endpoint));
+        }
+    }
+    let mut all: BTreeMap<String, BTreeSet<SocketAddr>> = BTreeMap::new();
+    for (chain, endpoint) in jumps {
+        let destination = destinations.get(format!("KUBE-SEP-{endpoint}").as_str());
+        if let (Some(name), Some(destination)) = (names.get(chain), destination) {
+            all.entry(name.clone()).or_default().insert(*destination);
+        }
+    }
+    all
 }
 
 #[cfg(test)]

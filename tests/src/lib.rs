@@ -5,6 +5,7 @@
 pub mod api;
 mod beneath;
 pub mod bpf;
+mod bridge;
 mod cgroup;
 mod cleanup;
 pub mod client;
@@ -21,6 +22,7 @@ mod sys;
 mod world;
 
 pub use beneath::Beneath;
+pub use bridge::BRIDGE;
 pub use cgroup::Cgroup;
 pub use cleanup::{stop_if_interrupted, tear_down_kept};
 pub use daemon::{Daemon, EndpointRow, ServiceRow};

@@ -75,8 +75,8 @@ pub struct Reply {
     pub wire_port: Port,
     pub client_port: Port,
     pub protocol: u8,
-    /// 1 once anything came back: what the flow's state says as [`FlowState::ANSWERED`], without looking it up.
-    pub answered: u8,
+    /// Of the flow's state [`FlowState::ANSWERED`], once anything came back, and [`FlowState::BESIDE`].
+    pub state: FlowState,
     pub backend_id: u32,
     pub service: u32,
     /// As in [`Flow`]. A reply on any other interface is not this flow's.
@@ -150,6 +150,9 @@ impl FlowState {
     pub const HAIRPIN: Self = Self(32);
     /// The backend is on the client's bridge: packets go there without the host. Set from the beginning or never.
     pub const ON_LINK: Self = Self(64);
+    /// The backend is another pod of this node, and packets of both directions go past the host's IP stack. Set from the
+    /// beginning or never.
+    pub const BESIDE: Self = Self(128);
 
     #[inline(always)]
     pub const fn from_bits(bits: u8) -> Self {
@@ -164,6 +167,11 @@ impl FlowState {
     #[inline(always)]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    #[inline(always)]
+    pub const fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     #[inline(always)]
@@ -200,6 +208,7 @@ impl core::fmt::Debug for FlowState {
             (Self::RESET, "reset"),
             (Self::HAIRPIN, "hairpin"),
             (Self::ON_LINK, "on link"),
+            (Self::BESIDE, "beside the host"),
         ];
         let bits = names.iter().filter(|(bit, _)| self.has(*bit)).map(|(_, name)| *name);
         formatter.debug_list().entries(bits).finish()

@@ -96,8 +96,12 @@ impl MapName {
 /// whose indices are that far apart share a share.
 pub const SHARES: u32 = 4096;
 
-/// Value of `vips`, by address: the key alone says that a frontend of ours has it. No flags are defined yet.
+/// Value of `vips`, by address; the key says that a frontend of ours has it.
 pub type VipFlags = u32;
+
+/// Every port of the VIP is ours: whoever calls one that no frontend has is refused, as kube-proxy does with other ports
+/// of ClusterIPs.
+pub const VIP_WHOLE: VipFlags = 1;
 
 /// How many rejects an interface gets in a tick (about a quarter of a second); the pod that asks for more is flooding.
 /// Value of `rejects`: the tick in the upper half, how many there were in it in the lower.

@@ -26,7 +26,7 @@ pub use flow::{Affinity, AffinityKey, Flow, FlowState, Reply, RosterEntry, Silen
 pub use fragment::{Fragment, FragmentKey};
 pub use hot::{Direction, HOT_WORDS, HOT_WORDS_PER_DIRECTION, hot_bit};
 pub use interface::{INTERFACES, Place};
-pub use maps::{MapName, MapSizes, REJECTS_PER_TICK, SHARES, VipFlags};
+pub use maps::{MapName, MapSizes, REJECTS_PER_TICK, SHARES, VIP_WHOLE, VipFlags};
 pub use socket::{SocketBackend, SocketKey, SocketOrigin, SocketScope};
 pub use stage::{STAGES, Stage};
 pub use verdict::{Action, VERDICTS, Verdict};

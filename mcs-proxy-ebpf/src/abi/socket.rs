@@ -2,7 +2,8 @@
 
 use super::{Address, Port};
 
-/// Key of `socket_backends` (what an unconnected socket called) and of `socket_origins` (who answers it).
+/// Key of `socket_backends` (what an unconnected socket called) and of `socket_origins` (who answers it, or a connected
+/// UDP socket).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketKey {

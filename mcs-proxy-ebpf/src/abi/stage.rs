@@ -13,13 +13,16 @@ pub enum Stage {
     Odd = 2,
     /// After `to_pod`: the same.
     OddBack = 3,
+    /// After `from_pod`, `open` or `odd`: a packet that goes straight into another pod.
+    Peer = 4,
 }
 
 /// Entries of `stages`.
-pub const STAGES: u32 = 4;
+pub const STAGES: u32 = 5;
 
 impl Stage {
-    pub const ALL: [Self; STAGES as usize] = [Self::Open, Self::Hairpin, Self::Odd, Self::OddBack];
+    pub const ALL: [Self; STAGES as usize] =
+        [Self::Open, Self::Hairpin, Self::Odd, Self::OddBack, Self::Peer];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -28,6 +31,7 @@ impl Stage {
             Self::Hairpin => "hairpin",
             Self::Odd => "odd",
             Self::OddBack => "odd_back",
+            Self::Peer => "peer",
         }
     }
 }

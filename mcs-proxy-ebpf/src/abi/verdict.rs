@@ -16,7 +16,7 @@ pub enum Verdict {
     NoService = 4,
     /// From a pod: a TCP packet to a frontend of ours, of a connection that is not. What is beneath us has it.
     UnknownConnection = 5,
-    /// From a pod: the frontend has no backend to offer.
+    /// From a pod: the frontend has no backend to offer, or the VIP is ours with every port and has none such.
     NoBackend = 6,
     /// From a pod: every wire tuple that was tried belongs to another flow, or to a connection of the pod's that
     /// calls the backend directly. Dropped: beneath us it would be the same tuple, and its answers the other's.
@@ -70,10 +70,15 @@ pub enum Verdict {
     /// Either way: a packet with more than a plain header; but [`Stage::Odd`](super::Stage::Odd) or
     /// [`Stage::OddBack`](super::Stage::OddBack), which would go on with it, is not there.
     OddMissing = 30,
+    /// From a pod: a packet for another pod of this node, past the host; but [`Stage::Peer`](super::Stage::Peer), which
+    /// would hand it over, is not there.
+    PeerMissing = 31,
+    /// From a pod: translated, and straight into another pod of this node.
+    Redirected = 32,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 31;
+pub const VERDICTS: u32 = 33;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +88,8 @@ pub enum Action {
     Drop,
     /// Out of the interface it came in by, to the pod that sent what it answers.
     Return,
+    /// Into another pod, which is said by the program itself: only it knows which.
+    Redirect,
 }
 
 impl Verdict {
@@ -118,6 +125,8 @@ impl Verdict {
         Self::ConnectRefused,
         Self::LoneFragment,
         Self::OddMissing,
+        Self::PeerMissing,
+        Self::Redirected,
     ];
 
     #[inline(always)]
@@ -134,6 +143,7 @@ impl Verdict {
             | Self::HairpinMissing
             | Self::LoneFragment
             | Self::OddMissing
+            | Self::PeerMissing
             | Self::NotPromoted
             | Self::FlowsFull
             | Self::Corrupt
@@ -153,6 +163,7 @@ impl Verdict {
             Self::Rejected | Self::EchoReplied | Self::HairpinForwarded | Self::HairpinReplied => {
                 Action::Return
             }
+            Self::Redirected => Action::Redirect,
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use super::{Here, Model, Remembered, Segment, tables::Tables};
 use crate::{
-    abi::{Address, Flow, Liveness, Port, Protocol, ServiceKey, Slot, Tuple, Verdict},
+    abi::{Address, Flow, Liveness, Port, ServiceKey, Slot, Tuple, Verdict},
     select::{flow_hash, select},
-    transition::is_syn,
 };
 
 /// Where a packet from a pod goes.
@@ -36,8 +35,12 @@ impl Model {
     /// Chooses for a packet that belongs to no flow. Only a SYN or a datagram may open one.
     pub(super) fn choose(&mut self, key: &Tuple, segment: &Segment, here: Here) -> Result<Target, Verdict> {
         let service_key = ServiceKey::new(key.peer, key.peer_port, key.protocol);
-        let frontend = self.tables.frontends.get(&service_key).ok_or(Verdict::NoService)?.clone();
-        if segment.protocol != Protocol::Udp && !is_syn(segment.protocol, segment.tcp_flags) {
+        let may_open = segment.may_open();
+        let Some(frontend) = self.tables.frontends.get(&service_key).cloned() else {
+            let is_nobodys = may_open && self.tables.whole.contains(&key.peer);
+            return Err(if is_nobodys { Verdict::NoBackend } else { Verdict::NoService });
+        };
+        if !may_open {
             return Err(Verdict::UnknownConnection);
         }
         if frontend.slots.is_empty() {

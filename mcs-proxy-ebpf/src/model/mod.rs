@@ -26,10 +26,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use crate::{
-    abi::{BackendCounters, Direction, Port, ServiceCounters, Verdict},
-    transition::is_syn,
-};
+use crate::abi::{BackendCounters, Direction, Port, ServiceCounters, Verdict};
 pub use packet::{Body, Packet, Quote, Segment};
 use std::collections::{BTreeMap, VecDeque};
 pub use tables::{Frontend, Limits, Place, Remembered, Tables};
@@ -103,7 +100,7 @@ impl Model {
     fn sort(&mut self, packet: &mut Packet, here: Here) -> Result<Verdict, Verdict> {
         if !self.tables.is_hot(Direction::FromPod, &packet.destination) {
             if let Body::Segment(segment) = &packet.body
-                && is_syn(segment.protocol, segment.tcp_flags)
+                && segment.may_open()
                 && self.tables.is_hot(Direction::ToPod, &packet.destination)
             {
                 return self.check_direct(&segment.key(packet), here);

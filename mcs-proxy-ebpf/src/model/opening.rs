@@ -11,12 +11,15 @@ const TRIES: u32 = 6;
 const BACKENDS: u32 = 3;
 
 impl Model {
-    /// Chooses a backend and remembers the flow, in place of the one that had the key before.
+    /// Chooses a backend and remembers the flow, in place of the one that had the key before. What nobody takes ends that
+    /// one too.
     pub(super) fn open(&mut self, key: &Tuple, segment: &Segment, here: Here) -> Result<Target, Verdict> {
         let mut last = None;
         for tried in 0..TRIES {
+            if segment.may_open() {
+                self.give_up(key);
+            }
             let mut target = self.choose(key, segment, here)?;
-            self.give_up(key);
             if tried >= BACKENDS || last == Some(target.backend_id) {
                 target.wire_port = self.other_port;
             }
@@ -86,13 +89,18 @@ impl Model {
         Ok(())
     }
 
-    /// A SYN of the pod's own to a backend: what a flow of the same pod has on the wire, it must not have.
+    /// A SYN of the pod's own to a backend: what a flow of the same pod has on the wire, it must not have. A datagram ends
+    /// that flow.
     pub(super) fn check_direct(&mut self, wire: &Tuple, here: Here) -> Result<Verdict, Verdict> {
         for is_established in [true, false] {
             if let Some(old) = self.tables.place(is_established).replies.get(wire).copied()
                 && old.interface == here.interface
             {
-                self.make_way(is_established, wire, &old).map_err(|_| Verdict::DirectTaken)?;
+                if wire.protocol == Protocol::Udp.number() {
+                    self.tables.forget(&owner(wire, &old), wire, old.interface);
+                } else {
+                    self.make_way(is_established, wire, &old).map_err(|_| Verdict::DirectTaken)?;
+                }
             }
         }
         Err(Verdict::NotOurs)

@@ -1,4 +1,7 @@
-use crate::abi::{Address, Port, Protocol, Tuple};
+use crate::{
+    abi::{Address, Port, Protocol, Tuple},
+    transition::is_syn,
+};
 
 /// A packet: what of it the packet path reads or changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,11 @@ impl Segment {
     pub(super) const fn key(&self, packet: &Packet) -> Tuple {
         let protocol = self.protocol.number();
         Tuple::new(packet.source, self.source_port, packet.destination, self.destination_port, protocol)
+    }
+
+    /// Whether a flow may begin with this: a datagram may be the first.
+    pub(super) fn may_open(&self) -> bool {
+        self.protocol == Protocol::Udp || is_syn(self.protocol, self.tcp_flags)
     }
 }
 

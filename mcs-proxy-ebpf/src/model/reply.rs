@@ -8,7 +8,7 @@ use crate::{
 
 /// What a reply is once something came back.
 pub(super) const fn answered(mut reply: Reply) -> Reply {
-    reply.answered = 1;
+    reply.state = reply.state.with(FlowState::ANSWERED);
     reply
 }
 
@@ -49,7 +49,7 @@ impl Model {
         if reply.interface != here.interface {
             return Err(Verdict::OtherInterface);
         }
-        let is_first = reply.answered == 0;
+        let is_first = !reply.state.has(FlowState::ANSWERED);
         let end = end_of(segment.tcp_flags, FlowState::BACKEND_FIN);
         if is_first || end != FlowState::NEW || self.tables.is_late(reply.last_seen, here.now) {
             let seen = answered(Reply { last_seen: here.now, ..reply });

@@ -13,6 +13,8 @@ pub struct Tables {
     pub frontends: BTreeMap<ServiceKey, Frontend>,
     /// Addresses that some frontend has.
     pub vips: BTreeSet<Address>,
+    /// Those of them whose every port is ours.
+    pub whole: BTreeSet<Address>,
     pub backend_state: BTreeMap<u32, BackendState>,
     /// Turns taken, by service id.
     pub cursors: BTreeMap<u32, u64>,
@@ -72,6 +74,7 @@ impl Tables {
             hot: vec![0; HOT_WORDS as usize],
             frontends: BTreeMap::new(),
             vips: BTreeSet::new(),
+            whole: BTreeSet::new(),
             backend_state: BTreeMap::new(),
             cursors: BTreeMap::new(),
             established: Place::default(),

@@ -82,6 +82,7 @@ fn held(view: &View) -> Vec<Held> {
         .map(|frontend| Held {
             key: frontend.key,
             algorithm: frontend.algorithm.to_owned(),
+            packets_only: frontend.packets_only,
             backends: frontend.backends.iter().map(backend).collect(),
         })
         .collect()
@@ -132,6 +133,9 @@ fn frontend_text(frontend: &ExplainedFrontend) -> String {
     let mut text = format!("\n{} {address}  {}", frontend.protocol, frontend.algorithm);
     if frontend.affinity_seconds > 0 {
         let _ = write!(text, "  ClientIP affinity for {} s", frontend.affinity_seconds);
+    }
+    if frontend.packets_only {
+        text.push_str("  sockets left to the packet path");
     }
     if let Some(tier) = frontend.active_tier {
         let _ = write!(text, "  tier {tier} takes the new flows");

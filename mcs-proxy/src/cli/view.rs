@@ -29,6 +29,7 @@ pub(super) struct View {
 pub(super) struct Frontend {
     pub(super) key: FrontendKey,
     pub(super) algorithm: &'static str,
+    pub(super) packets_only: bool,
     pub(super) counters: ServiceCounters,
     /// One for each backend in the slots, in the order of their first slots; with Maglev, of their addresses.
     pub(super) backends: Vec<Backend>,
@@ -155,6 +156,7 @@ fn frontend(
             Algorithm::Random => "random",
             Algorithm::Maglev => "maglev",
         },
+        packets_only: dumped.header.packets_only,
         counters: pins.service_counters(dumped.header.service)?,
         backends,
     })

@@ -5,6 +5,7 @@ mod logging;
 mod neighbours;
 mod pressure;
 pub mod socket;
+mod stranded;
 pub mod writer;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     dataplane::{
         flows::{Collected, Collector, FlowsError, GONE},
         interfaces::{self, InterfaceEvent, PlaceMap},
-        kernel::KernelDataplane,
+        kernel::{KernelDataplane, grace_period},
         links::{LinkError, Links},
         loader::{self, Loaded, Programs},
         pins::PinDir,
@@ -43,11 +44,14 @@ use tokio::{
     time,
 };
 use tracing::{debug, error, info, warn};
-use writer::{Commit, Summary, Writer};
+use writer::{Commit, GraceBegun, Summary, Writer};
 
 /// After a scan of the flows it rests for this many times as long as it took, at least, so that it takes less than a
 /// hundredth of a core.
 pub const COLLECTION_REST: u32 = 128;
+
+/// How many Services' names are collected before the next event is looked at: less than a millisecond.
+const CATALOG_STEP: usize = 25;
 
 /// How long after a change the grace period for what it let go of is waited for.
 const RECLAIM_DELAY: Duration = Duration::from_secs(1);
@@ -103,12 +107,15 @@ struct Daemon {
     writer: Writer<KernelDataplane>,
     links: Links,
     neighbours: neighbours::Neighbours,
+    stranded: stranded::Stranded,
     places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     /// The catalog is behind the maps.
     catalog_due: Option<time::Instant>,
     catalog_rests_until: time::Instant,
+    /// The names are being collected.
+    catalog_begun: Option<time::Instant>,
     /// Names on their way to the file.
     catalog_writing: Option<JoinHandle<Written>>,
     /// Why the names could not be written the last time, which is told once.
@@ -116,6 +123,8 @@ struct Daemon {
     /// The kernel refused something: everything is tried again.
     retry_due: Option<time::Instant>,
     reclaim_due: Option<time::Instant>,
+    /// A grace period that is waited for.
+    grace: Option<JoinHandle<GraceBegun>>,
     /// Interfaces that refused the programs, and when they are asked again.
     unattached: BTreeMap<u32, String>,
     attach_due: Option<time::Instant>,
@@ -182,6 +191,7 @@ impl Daemon {
         Ok(Self {
             run: run.clone(),
             neighbours: neighbours::Neighbours::default(),
+            stranded: stranded::Stranded::start(pin_dir.clone()),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
             pin_dir,
@@ -192,10 +202,12 @@ impl Daemon {
             logger: logger.map(logging::ProgramLog::new),
             catalog_due: None,
             catalog_rests_until: time::Instant::now(),
+            catalog_begun: None,
             catalog_writing: None,
             catalog_failure: None,
             retry_due: None,
             reclaim_due: None,
+            grace: None,
             unattached: BTreeMap::new(),
             attach_due: None,
             collection_due: time::Instant::now(),
@@ -236,33 +248,39 @@ impl Daemon {
                 () = at(self.retry_due) => self.commit(),
                 () = at(self.writer.due().map(Into::into)) => self.commit(),
                 () = at(self.attach_due) => self.attach_again()?,
-                () = at(self.catalog_due), if self.catalog_writing.is_none() => self.write_catalog(),
+                () = at(self.catalog_due), if self.catalog_writing.is_none() => self.write_catalog(CATALOG_STEP),
                 Some(written) = finished(&mut self.catalog_writing) => {
                     self.catalog_writing = None;
                     self.catalog_written(written);
                 }
-                () = at(self.reclaim_due) => {
-                    self.reclaim_due = None;
-                    self.writer.reclaim();
+                () = at(self.reclaim_due), if self.grace.is_none() => self.begin_grace(),
+                Some(begun) = finished(&mut self.grace) => {
+                    self.grace = None;
+                    if !self.writer.reclaim(begun) {
+                        self.begin_grace();
+                    }
                 }
                 Some((request, answer)) = asked.recv() => {
                     // Whoever has gone meanwhile wants none.
                     let _ = answer.send(self.answer(&request));
                 }
                 () = time::sleep_until(self.collection_due), if attached && scan.is_none() => {
+                    // Also for what connected while its backend went.
+                    self.stranded.look();
                     scan = Some(self.scan());
                 }
                 Some(found) = finished(&mut scan) => {
                     scan = None;
                     self.collected(found)?;
                 }
+                () = future::ready(()), if self.catalog_begun.is_some() => self.write_catalog(CATALOG_STEP),
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         }
         // What is being written may be older than what is due.
         self.finish_catalog().await;
-        if self.catalog_due.is_some() {
-            self.write_catalog();
+        if self.catalog_due.is_some() || self.catalog_begun.is_some() {
+            self.write_catalog(usize::MAX);
             self.finish_catalog().await;
         }
         info!("ending; what is pinned goes on forwarding");
@@ -292,13 +310,27 @@ impl Daemon {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
                 report(summary);
+                if summary.backends_went {
+                    self.stranded.look();
+                }
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
-                    self.write_catalog();
+                    self.write_catalog(CATALOG_STEP);
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
             }
         }
+    }
+
+    /// Waits, on a thread of its own, until no program runs that may hold on to what was let go of.
+    fn begin_grace(&mut self) {
+        self.reclaim_due = None;
+        self.grace = self.writer.wants_grace().map(|begun| {
+            task::spawn_blocking(move || {
+                grace_period();
+                begun
+            })
+        });
     }
 
     fn answer(&self, request: &Request) -> Response {
@@ -317,15 +349,16 @@ impl Daemon {
         }
     }
 
-    /// Hands the names to a thread that writes them, as a large file would hold up the maps. One at a time, so that the
-    /// last ones stay.
-    fn write_catalog(&mut self) {
+    /// Goes on with the names, by so many Services, and hands them, once they are complete, to a thread that writes them, as
+    /// a large file would hold up the maps. One at a time, so that the last ones stay.
+    fn write_catalog(&mut self, services: usize) {
         if self.catalog_writing.is_some() {
             return;
         }
         self.catalog_due = None;
-        let begun = time::Instant::now();
-        let catalog = self.writer.catalog();
+        let begun = *self.catalog_begun.get_or_insert_with(time::Instant::now);
+        let Some(catalog) = self.writer.catalog(services) else { return };
+        self.catalog_begun = None;
         let run_dir = self.run_dir.clone();
         self.catalog_writing = Some(task::spawn_blocking(move || {
             let failure = catalog.write(&run_dir).err().map(|failure| failure.to_string());
@@ -455,7 +488,6 @@ impl Daemon {
 
     /// Starts a scan of the flow maps, which takes long, on a thread of its own.
     fn scan(&mut self) -> JoinHandle<Scan> {
-        self.writer.reclaim();
         let mark = self.writer.table().linger_mark();
         let (pin_dir, interfaces) =
             (self.pin_dir.clone(), self.links.attached().keys().copied().collect::<BTreeSet<u32>>());
@@ -526,7 +558,7 @@ fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) {
     }
 }
 
-fn report(Summary { first, changed, frontends, backends }: Summary) {
+fn report(Summary { first, changed, backends_went: _, frontends, backends }: Summary) {
     if first {
         info!(frontends, backends, "synced");
     } else {

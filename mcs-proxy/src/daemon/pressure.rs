@@ -238,6 +238,7 @@ mod tests {
             sizes: MapSizes { flows: 1000, ..MapSizes::DEFAULT },
             flows_per_interface: 250,
             hairpin: Hairpin::DEFAULT,
+            redirect: false,
             timeouts: Timeouts::DEFAULT,
             socket_path: None,
             bpf_log: false,

@@ -9,10 +9,13 @@ use crate::{
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
     model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
-    observe::{catalog::Catalog, events::Board},
+    observe::{
+        catalog::{Catalog, Draft},
+        events::Board,
+    },
     source::Event,
 };
-use mcs_proxy_ebpf::abi::Address;
+use mcs_proxy_ebpf::abi::{Address, Liveness};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -37,6 +40,16 @@ pub struct Writer<D> {
     rejected: BTreeMap<FrontendKey, CapacityError>,
     /// Maps that are too small for all that is wanted, as they were told last.
     shortages: Vec<Shortage>,
+    /// Transactions so far.
+    transactions: u64,
+    /// The catalog that is being made.
+    draft: Option<Draft>,
+}
+
+/// When a grace period began: what was let go of before it is free once it is over, if nothing was done since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraceBegun {
+    transactions: u64,
 }
 
 /// How the maps stand to what the sources told.
@@ -68,6 +81,8 @@ pub struct Summary {
     pub first: bool,
     /// Frontends entered, changed or taken out.
     pub changed: usize,
+    /// Backends are gone that flows or sockets may still use.
+    pub backends_went: bool,
     pub frontends: usize,
     /// Slots of all of them.
     pub backends: usize,
@@ -98,6 +113,8 @@ impl<D: Dataplane> Writer<D> {
             phase: Phase::Waiting,
             rejected: BTreeMap::new(),
             shortages: Vec::new(),
+            transactions: 0,
+            draft: None,
         })
     }
 
@@ -144,6 +161,9 @@ impl<D: Dataplane> Writer<D> {
         } else {
             self.resolver.update(&self.model, &affected, now)
         };
+        if let Some(draft) = &mut self.draft {
+            draft.follow(&self.model, &self.resolver, &changes);
+        }
         self.report_problems();
         let plan = match self.phase {
             Phase::Synced if changes.is_empty() => return Commit::Idle,
@@ -155,6 +175,7 @@ impl<D: Dataplane> Writer<D> {
     }
 
     fn run(&mut self, plan: Plan, changes: &Changes, first: bool) -> Commit {
+        self.transactions += 1;
         if let Err(failure) = self.dataplane.run(&plan.transaction) {
             error!("{failure}; the maps stay as they are and all of it is tried again");
             self.start_over();
@@ -170,6 +191,7 @@ impl<D: Dataplane> Writer<D> {
         Commit::Programmed(Summary {
             first,
             changed: changes.upserts.len() + changes.removals.len(),
+            backends_went: plan.transaction.iter().any(lets_a_backend_go),
             frontends: self.resolver.desired().len(),
             backends: self.resolver.used(),
         })
@@ -188,13 +210,21 @@ impl<D: Dataplane> Writer<D> {
         answer(Known { model: &self.model, resolver: &self.resolver, told_by: "daemon", now }, query)
     }
 
-    /// At an idle moment: waits for what was let go of, so that the next change need not.
-    pub fn reclaim(&mut self) {
-        let transaction = self.table.reclaim();
-        if let Err(failure) = self.dataplane.run(&transaction) {
-            error!("{failure}; all of it is tried again");
-            self.start_over();
+    /// Whether a grace period is to be waited for, elsewhere than here, as changes must not wait for it.
+    #[must_use]
+    pub fn wants_grace(&self) -> Option<GraceBegun> {
+        self.table.wants_reclaim().then_some(GraceBegun { transactions: self.transactions })
+    }
+
+    /// Frees what was let go of before the grace period, which is over. `false`: there were changes since it began, and it
+    /// is to be waited for anew.
+    pub fn reclaim(&mut self, begun: GraceBegun) -> bool {
+        let is_good = begun.transactions == self.transactions;
+        if is_good {
+            let transaction = self.table.reclaim_after_grace();
+            self.carry_out(&transaction);
         }
+        is_good
     }
 
     /// Whether the maps were left behind by a failure.
@@ -209,10 +239,15 @@ impl<D: Dataplane> Writer<D> {
         self.resolver.due().into_iter().chain(self.grace.due()).min()
     }
 
-    /// What people are told of what the maps hold.
-    #[must_use]
-    pub fn catalog(&self) -> Catalog {
-        Catalog::new(&self.model, &self.resolver)
+    /// Begins, or goes on with, what people are told of what the maps hold, by so many Services; returns it once all are in
+    /// it, as they are then.
+    pub fn catalog(&mut self, services: usize) -> Option<Catalog> {
+        let mut draft = self.draft.take().unwrap_or_default();
+        if draft.proceed(&self.model, &self.resolver, services) {
+            return Some(draft.finish(self.resolver.flags().cluster_name.clone()));
+        }
+        self.draft = Some(draft);
+        None
     }
 
     pub const fn table(&mut self) -> &mut Table {
@@ -221,6 +256,7 @@ impl<D: Dataplane> Writer<D> {
 
     /// Carries out a transaction that [`Self::table`] has planned.
     pub fn carry_out(&mut self, transaction: &[Operation]) {
+        self.transactions += 1;
         if let Err(failure) = self.dataplane.run(transaction) {
             error!("{failure}; all of it is tried again");
             self.start_over();
@@ -274,6 +310,10 @@ impl<D: Dataplane> Writer<D> {
         }
         self.shortages = shortages;
     }
+}
+
+fn lets_a_backend_go(operation: &Operation) -> bool {
+    matches!(operation, Operation::SetBackendState { state, .. } if state.liveness() == Liveness::Gone)
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 use crate::desired::FrontendKey;
-use mcs_proxy_ebpf::abi::{Address, BackendState, Element, FrontendWord, Port, Protocol, ServiceKey};
+use mcs_proxy_ebpf::abi::{
+    Address, BackendState, Element, FrontendWord, Port, Protocol, ServiceKey, VipFlags,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the maps hold, as far as a [`Table`](super::table::Table) needs to know; the arrays in full length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dump {
     pub services: BTreeMap<ServiceKey, u32>,
-    pub vips: BTreeSet<Address>,
+    pub vips: BTreeMap<Address, VipFlags>,
     pub frontends: Vec<FrontendWord>,
     pub backends: Vec<Element>,
     pub backend_state: Vec<BackendState>,

@@ -4,7 +4,7 @@
 use super::{Dataplane, DataplaneError, Dump, FlowRef, Operation};
 use mcs_proxy_ebpf::abi::{
     Address, BackendState, Direction, Element, FrontendWord, HOT_WORDS, Header, Liveness, MapSizes,
-    ServiceKey, Slot, hot_bit,
+    ServiceKey, Slot, VIP_WHOLE, VipFlags, hot_bit,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct FakeDataplane {
     services: BTreeMap<ServiceKey, u32>,
-    vips: BTreeSet<Address>,
+    vips: BTreeMap<Address, VipFlags>,
     frontends: Vec<FrontendWord>,
     backends: Vec<Element>,
     backend_state: Vec<BackendState>,
@@ -34,6 +34,8 @@ pub struct FakeDataplane {
 struct SinceGrace {
     removed: bool,
     frontends: BTreeSet<u32>,
+    /// VIPs with a key that a program may not have found.
+    inserted: BTreeSet<Address>,
     /// Length by first element.
     extents: BTreeMap<u32, u32>,
     backends: BTreeSet<u32>,
@@ -53,7 +55,7 @@ impl FakeDataplane {
     pub fn new(sizes: &MapSizes) -> Self {
         Self {
             services: BTreeMap::new(),
-            vips: BTreeSet::new(),
+            vips: BTreeMap::new(),
             frontends: vec![0; sizes.frontends as usize],
             backends: vec![Element::default(); sizes.elements as usize],
             backend_state: vec![BackendState::default(); sizes.backend_ids as usize],
@@ -114,8 +116,14 @@ impl FakeDataplane {
 
     /// The addresses that answer echo requests.
     #[must_use]
-    pub fn vips(&self) -> &BTreeSet<Address> {
+    pub fn vips(&self) -> &BTreeMap<Address, VipFlags> {
         &self.vips
+    }
+
+    /// Whether calls of ports that no frontend has are refused there.
+    #[must_use]
+    pub fn is_whole(&self, vip: &Address) -> bool {
+        self.vips.get(vip).is_some_and(|flags| flags & VIP_WHOLE != 0)
     }
 
     pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
@@ -142,9 +150,13 @@ impl FakeDataplane {
             Operation::Publish { frontend, extent } => self.publish(*frontend, *extent),
             Operation::InsertService { key, frontend } => self.insert_service(*key, *frontend),
             Operation::RemoveService { key } => self.remove_service(key),
-            Operation::SetVip { vip, owned } => {
-                if *owned {
-                    self.vips.insert(*vip);
+            Operation::SetVip { vip, flags } => {
+                if let Some(flags) = flags {
+                    rule(
+                        *flags & VIP_WHOLE == 0 || !self.since_grace.inserted.contains(vip),
+                        "a program may not have found what has just been entered, and would refuse it",
+                    )?;
+                    self.vips.insert(*vip, *flags);
                 } else {
                     rule(!self.services.keys().any(|key| key.vip == *vip), "a frontend has the address")?;
                     self.vips.remove(vip);
@@ -163,7 +175,7 @@ impl FakeDataplane {
                 self.was_reset.insert(*backend);
                 Ok(())
             }
-            Operation::GracePeriod => {
+            Operation::GracePeriod | Operation::GracePeriodOver => {
                 self.since_grace = SinceGrace::default();
                 // No plan waits between writing and publishing: what is left was given up.
                 self.unpublished.clear();
@@ -214,11 +226,13 @@ impl FakeDataplane {
         rule(!self.since_grace.removed, "inserted after a removal without a grace period")?;
         rule(!self.services.values().any(|used| *used == frontend), "the frontend is another's")?;
         rule(self.services.insert(key, frontend).is_none(), "the key is there already")?;
+        self.since_grace.inserted.insert(key.vip);
         self.lookup(&key).map(drop)
     }
 
     fn remove_service(&mut self, key: &ServiceKey) -> Result<(), String> {
         let frontend = self.services.remove(key).ok_or("the key is not there")?;
+        rule(!self.is_whole(&key.vip), "what is beneath us serves it from now on, and it would be refused")?;
         self.since_grace.removed = true;
         self.since_grace.frontends.insert(frontend);
         Ok(())

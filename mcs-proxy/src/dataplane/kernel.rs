@@ -81,10 +81,10 @@ impl KernelDataplane {
                 Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
                 Err(error) => Err(Failure::of(MapName::Services, error)),
             },
-            Operation::SetVip { vip, owned: true } => {
-                self.vips.insert(vip, 0, 0).map_err(|error| Failure::of(MapName::Vips, error))
+            Operation::SetVip { vip, flags: Some(flags) } => {
+                self.vips.insert(vip, flags, 0).map_err(|error| Failure::of(MapName::Vips, error))
             }
-            Operation::SetVip { vip, owned: false } => match self.vips.remove(vip) {
+            Operation::SetVip { vip, flags: None } => match self.vips.remove(vip) {
                 Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
                 Err(error) => Err(Failure::of(MapName::Vips, error)),
             },
@@ -107,6 +107,7 @@ impl KernelDataplane {
                     .set(*backend, zeros, 0)
                     .map_err(|error| Failure::of(MapName::BackendCounters, error))
             }
+            Operation::GracePeriodOver => Ok(()),
             Operation::GracePeriod => {
                 grace_period();
                 Ok(())
@@ -143,7 +144,7 @@ impl Dataplane for KernelDataplane {
             action: "reading all entries".to_owned(),
             source: io::Error::other(error),
         })?;
-        let vips = self.vips.keys().collect::<Result<_, _>>().map_err(|error| DataplaneError {
+        let vips = self.vips.iter().collect::<Result<_, _>>().map_err(|error| DataplaneError {
             map: MapName::Vips.as_str(),
             action: "reading all entries".to_owned(),
             source: io::Error::other(error),
@@ -192,7 +193,7 @@ fn dump_error(map: &'static str, error: SysError) -> DataplaneError {
 
 /// Waits until no program runs that began before. Where membarrier(2) is refused (a `nohz_full` CPU, a seccomp
 /// profile), waits for longer than any program runs: the verifier's million instructions take a few milliseconds.
-fn grace_period() {
+pub fn grace_period() {
     const LONGER_THAN_ANY_PROGRAM: Duration = Duration::from_millis(100);
     if let Err(error) = sys::membarrier_global() {
         tracing::debug!(%error, "no memory barrier: waiting for {LONGER_THAN_ANY_PROGRAM:?}");

@@ -123,6 +123,8 @@ pub struct Options {
     /// Which sockets the socket path serves, if any.
     pub socket_path: Option<SocketScope>,
     pub hairpin: Hairpin,
+    /// Whether packets between pods of this node go past the host's IP stack.
+    pub redirect: bool,
     /// Whether the programs log.
     pub bpf_log: bool,
 }
@@ -130,7 +132,7 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, hairpin, socket_path, timeouts, bpf_log } = options;
+    let Options { sizes, flows_per_interface, hairpin, redirect, socket_path, timeouts, bpf_log } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
@@ -144,6 +146,7 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     let host_netns = sys::netns_cookie().unwrap_or(0);
     let has_set_retval = u32::from(KernelVersion::current().is_ok_and(|kernel| kernel >= SET_RETVAL_KERNEL));
     let rate = TickRate::of_this_kernel().map_err(Refusal::from)?;
+    let redirect = u32::from(*redirect);
     let (ticks_per_second, silences) = (rate.per_second(), timeouts.silences(rate));
     loader
         .override_global(aya_log::LEVEL, &level, false)
@@ -154,7 +157,8 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
         .override_global("HAS_SET_RETVAL", &has_set_retval, true)
         .override_global("HAIRPIN_V4", &hairpin_v4, true)
         .override_global("HAIRPIN_V6", &hairpin_v6, true)
-        .override_global("SILENCES", &silences, true);
+        .override_global("SILENCES", &silences, true)
+        .override_global("REDIRECT", &redirect, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
     }

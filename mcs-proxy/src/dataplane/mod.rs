@@ -14,13 +14,15 @@ pub mod kernel;
 pub mod links;
 pub mod loader;
 pub mod pins;
+pub mod sock_diag;
 pub mod sockets;
+pub mod stranded;
 pub mod sys;
 pub mod table;
 
 pub use dump::{Dump, FlowRef, frontend_key, service_key};
 
-use mcs_proxy_ebpf::abi::{Address, BackendState, Element, ServiceKey};
+use mcs_proxy_ebpf::abi::{Address, BackendState, Element, ServiceKey, VipFlags};
 
 /// One step of a change. Steps are carried out in order and none is undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +35,9 @@ pub enum Operation {
     InsertService { key: ServiceKey, frontend: u32 },
     /// Take one out. Programs may still use the frontend until a grace period is over.
     RemoveService { key: ServiceKey },
-    /// Say whether any frontend has this address, so that it answers echo requests. Done twice, it is done.
-    SetVip { vip: Address, owned: bool },
+    /// Say whether any frontend has this address, so that it answers echo requests, and what else holds for it; `None`:
+    /// none has. Done twice, it is done.
+    SetVip { vip: Address, flags: Option<VipFlags> },
     /// Say whether a backend is live.
     SetBackendState { backend: u32, state: BackendState },
     /// Set one word of `hot`.
@@ -43,6 +46,8 @@ pub enum Operation {
     ResetService { service: u32 },
     /// Start a backend id's counters from zero, before its first use.
     ResetBackend { backend: u32 },
+    /// Someone has waited, as for [`Operation::GracePeriod`], since before the last step that was carried out.
+    GracePeriodOver,
     /// Wait until no program runs that began before this step. After it, what earlier steps let go of may be used
     /// again: the kernel reuses freed hash elements at once, and a program may hold on to what it has looked up.
     GracePeriod,

@@ -108,12 +108,17 @@ fn decide_frontend<'a>(
     }
     put_in_order(&mut candidates);
     let slots = slots(&mut candidates, weighted);
-    Decided { frontend: frontend(service, port, slots, &mut candidates, context), candidates, standing }
+    Decided {
+        frontend: frontend(service, port, key.vip, slots, &mut candidates, context),
+        candidates,
+        standing,
+    }
 }
 
 fn frontend(
     service: &Service,
     port: &ServicePort,
+    vip: IpAddr,
     slots: Vec<SocketAddr>,
     candidates: &mut [Candidate<'_>],
     context: &Context<'_>,
@@ -139,6 +144,8 @@ fn frontend(
             SessionAffinity::None => 0,
             SessionAffinity::ClientIp { timeout_seconds } => timeout_seconds,
         },
+        packets_only: service.socket_path == Some(false),
+        owns_vip: !context.surroundings.is_shared(vip),
         used: candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(),
         fingerprint: fingerprint(candidates),
         slots: match algorithm {

@@ -125,6 +125,11 @@ fn what_is_not_served_is_said() {
         service.opt_in = OptIn::Refused;
         service.kube_proxy_beneath = false;
     };
+    let packets_only: Change = |service| {
+        service.opt_in = OptIn::ProxyName;
+        service.kube_proxy_beneath = false;
+        service.socket_path = Some(false);
+    };
     let headless: Change = |service| service.cluster_ips.clear();
     let twice: Change = |service| {
         let again = ServicePort { name: "again".into(), ..service.ports[0].clone() };
@@ -135,6 +140,7 @@ fn what_is_not_served_is_said() {
         (labelled, label, "node ports", 1),
         (both, label, "node ports", 1),
         (refused, label, "nobody serves it", 0),
+        (packets_only, "metadata.annotations[mcs-proxy.io/socket-path]", "reach nobody", 1),
         (headless, "spec.clusterIP", "there is none", 0),
         (twice, "spec.ports[1].port", "TCP 10.13.0.1:80 is there twice", 1),
     ] {

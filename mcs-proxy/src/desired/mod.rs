@@ -92,6 +92,10 @@ pub struct Frontend {
     pub algorithm: Algorithm,
     /// ClientIP affinity's timeout; 0: no affinity.
     pub affinity_seconds: u32,
+    /// Sockets that call it are left to the packet path.
+    pub packets_only: bool,
+    /// Whether no other Service has the VIP, so that a port of it which no frontend has is nobody's.
+    pub owns_vip: bool,
     /// Where new flows go, in the order of the wheel; an address may have several slots.
     pub slots: Vec<SocketAddr>,
     /// Not in the slots, but flows that are there may stay: serving, yet terminating or not preferred.

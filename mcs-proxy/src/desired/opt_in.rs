@@ -56,6 +56,14 @@ pub(super) fn unserved(service: &Service, ours: bool) -> Vec<Problem> {
             "remove the label and use the annotation mcs-proxy.io/enabled: \"true\"",
         );
     }
+    if !service.kube_proxy_beneath && service.socket_path == Some(false) {
+        add(
+            "metadata.annotations[mcs-proxy.io/socket-path]",
+            "keeps us from sockets, and kube-proxy does not serve this Service: processes in the node's own network, \
+             whose packets we do not see, reach nobody",
+            "remove the annotation, unless only pods call the Service",
+        );
+    }
     found
 }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::model::{Model, NamespacedName, Problem};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::Instant,
 };
 
@@ -105,6 +106,15 @@ impl Resolver {
     /// Services that claim a frontend, or that something is wrong with.
     pub fn services(&self) -> impl Iterator<Item = &NamespacedName> {
         self.services.keys()
+    }
+
+    /// The same, in order, that come after one.
+    pub fn services_after<'a>(
+        &'a self,
+        last: Option<&'a NamespacedName>,
+    ) -> impl Iterator<Item = &'a NamespacedName> + use<'a> {
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.services.range::<NamespacedName, _>((after, Bound::Unbounded)).map(|(service, _)| service)
     }
 
     /// How many endpoints take new flows, each counted once a frontend.

@@ -141,6 +141,7 @@ fn frontend(
         port_name: String::new(),
         algorithm: String::new(),
         affinity_seconds: 0,
+        packets_only: false,
         active_tier: None,
         lost_to: None,
         endpoints: Vec::new(),
@@ -159,6 +160,7 @@ fn frontend(
     explained.port_name.clone_from(&frontend.port_name);
     algorithm_name(frontend.algorithm).clone_into(&mut explained.algorithm);
     explained.affinity_seconds = frontend.affinity_seconds;
+    explained.packets_only = frontend.packets_only;
     let Some(judged) = judged else { return explained };
     explained.active_tier = judged.active_tier.map(counted);
     explained.endpoints = judged

@@ -10,6 +10,7 @@ use std::{
 pub struct Held {
     pub key: FrontendKey,
     pub algorithm: String,
+    pub packets_only: bool,
     pub backends: Vec<HeldBackend>,
 }
 
@@ -44,6 +45,7 @@ pub fn compare(explanation: &mut Explanation, held: &[Held], vips: &[IpAddr]) {
 fn take_over(frontend: &mut ExplainedFrontend, held: Option<&Held>) {
     let Some(held) = held else { return };
     frontend.algorithm.clone_from(&held.algorithm);
+    frontend.packets_only = held.packets_only;
     let all: u32 = held.backends.iter().map(|backend| backend.slots).sum();
     for endpoint in &mut frontend.endpoints {
         let address = SocketAddr::new(endpoint.address, endpoint.port);
@@ -79,6 +81,11 @@ fn beside(frontend: &ExplainedFrontend, held: Option<&Held>) -> ExplainedMaps {
     let mut differences = Vec::new();
     if !frontend.algorithm.is_empty() && held.algorithm != frontend.algorithm {
         differences.push(format!("they choose by {}", held.algorithm));
+    }
+    match (frontend.packets_only, held.packets_only) {
+        (true, false) => differences.push("they serve sockets".into()),
+        (false, true) => differences.push("they leave sockets alone".into()),
+        (true, true) | (false, false) => {}
     }
     for (address, slots) in &wanted {
         match present.get(address) {

@@ -31,6 +31,7 @@ fn explanation(told_by: &str, endpoints: Vec<ExplainedEndpoint>) -> Explanation 
         port_name: String::new(),
         algorithm: if told_by == "names" { String::new() } else { "random".into() },
         affinity_seconds: 0,
+        packets_only: false,
         active_tier: None,
         lost_to: None,
         endpoints,
@@ -57,7 +58,26 @@ fn held(port: u16, algorithm: &str, backends: &[(&str, u32)]) -> Held {
         slots: *slots,
     };
     let key = FrontendKey { vip: VIP, port, protocol: Protocol::Tcp };
-    Held { key, algorithm: algorithm.into(), backends: backends.iter().map(backend).collect() }
+    Held {
+        key,
+        algorithm: algorithm.into(),
+        packets_only: false,
+        backends: backends.iter().map(backend).collect(),
+    }
+}
+
+#[test]
+fn sockets_that_are_served_against_the_annotation_or_left_alone_without_it_are_told() {
+    let slots = &[("10.10.0.6", 1)][..];
+    for (wanted, found, says) in
+        [(true, false, "serve sockets"), (false, true, "leave sockets alone"), (true, true, "the same")]
+    {
+        let mut explanation = explanation("daemon", vec![endpoint("10.10.0.6", 1)]);
+        explanation.frontends[0].packets_only = wanted;
+        compare(&mut explanation, &[Held { packets_only: found, ..held(80, "random", slots) }], &[]);
+        let maps = explanation.frontends[0].maps.clone().unwrap();
+        assert!(maps.agree == (wanted == found) && maps.says.contains(says), "{maps:?}");
+    }
 }
 
 #[test]

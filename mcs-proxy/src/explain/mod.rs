@@ -55,6 +55,9 @@ pub struct ExplainedFrontend {
     pub algorithm: String,
     /// ClientIP affinity's timeout; 0: none.
     pub affinity_seconds: u32,
+    /// Sockets that call it are left to the packet path (`mcs-proxy.io/socket-path: "false"`).
+    #[serde(default)]
+    pub packets_only: bool,
     /// Which tier takes the new flows, from 1 on; absent if all do, or without `mcs-proxy.io/clusters`.
     pub active_tier: Option<u32>,
     /// The Service that has this address and port instead, by `NAMESPACE/NAME`: nothing else is told then.

@@ -40,6 +40,7 @@ fn frontend(named: &CatalogFrontend) -> ExplainedFrontend {
         port_name: named.port_name.clone(),
         algorithm: String::new(),
         affinity_seconds: 0,
+        packets_only: false,
         active_tier: named.active_tier.and_then(|tier| u32::try_from(tier).ok()),
         lost_to: None,
         endpoints: named.endpoints.iter().map(endpoint).collect(),

@@ -22,6 +22,8 @@ pub struct Service {
     pub clusters: Option<Tiers>,
     /// `mcs-proxy.io/min-ready`; `None`: 1.
     pub min_ready: Option<MinReady>,
+    /// `mcs-proxy.io/socket-path`: whether sockets that call it are translated; `None`: yes, where the daemon does so.
+    pub socket_path: Option<bool>,
     pub session_affinity: SessionAffinity,
     pub internal_traffic_policy: TrafficPolicy,
     /// Has node ports, external IPs or load balancer addresses, which mcs-proxy does not serve.
@@ -34,7 +36,7 @@ pub struct Service {
 impl Service {
     /// Puts `previous`'s values where this one's were malformed: a value that cannot be read changes nothing.
     pub(super) fn keep_last_good_of(&mut self, previous: &Self) {
-        let Malformed { opt_in, algorithm, clusters, min_ready } = self.malformed;
+        let Malformed { opt_in, algorithm, clusters, min_ready, socket_path } = self.malformed;
         // What else may have opted it in, the label, was read well and may have changed.
         if opt_in && matches!(previous.opt_in, OptIn::Annotation | OptIn::Refused) {
             self.opt_in = previous.opt_in;
@@ -47,6 +49,9 @@ impl Service {
         }
         if min_ready {
             self.min_ready = previous.min_ready;
+        }
+        if socket_path {
+            self.socket_path = previous.socket_path;
         }
     }
 }
@@ -62,6 +67,8 @@ pub struct Malformed {
     pub clusters: bool,
     /// `mcs-proxy.io/min-ready`
     pub min_ready: bool,
+    /// `mcs-proxy.io/socket-path`
+    pub socket_path: bool,
 }
 
 /// What the object itself says about being served by us.

@@ -71,6 +71,7 @@ impl Service {
             algorithm: import.algorithm.or(self.algorithm),
             clusters: import.clusters.clone().or_else(|| self.clusters.clone()),
             min_ready: import.min_ready.or(self.min_ready),
+            socket_path: import.socket_path.or(self.socket_path),
             ..self.clone()
         }
     }

@@ -98,6 +98,7 @@ impl Model {
         }
         self.admit_waiting(&mut affected);
         self.affect_importers(&mut affected);
+        self.affect_sharers(&mut affected);
         affected
     }
 
@@ -305,6 +306,16 @@ impl Model {
         for slice in self.quotas.take_fitting(&self.settings, siblings, present) {
             self.admit(slice, affected);
         }
+    }
+
+    /// Services that have a ClusterIP together with another one, or no longer.
+    fn affect_sharers(&mut self, affected: &mut BTreeSet<NamespacedName>) {
+        let sharing = self.surroundings.take_sharing();
+        if sharing.is_empty() {
+            return;
+        }
+        let shares = |service: &&Service| service.cluster_ips.iter().any(|vip| sharing.contains(vip));
+        affected.extend(self.services().filter(shares).map(|service| service.key.clone()));
     }
 
     /// Imports that name an address that became a ClusterIP are refused from now on, and the other way round.

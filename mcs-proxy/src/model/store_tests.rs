@@ -176,8 +176,8 @@ fn an_address_that_becomes_a_clusterip_affects_those_who_import_it_and_so_does_i
     model.apply(Event::Replaced(ObjectKind::EndpointSlice, slices));
     for (what, event, affected) in [
         ("it appears", put_service(service("c", "10.13.0.2")), vec!["a", "c"]),
-        ("another has it, too", put_service(service("d", "10.13.0.2")), vec!["d"]),
-        ("one gives it up", put_service(service("c", "10.13.0.3")), vec!["c"]),
+        ("another has it, too", put_service(service("d", "10.13.0.2")), vec!["c", "d"]),
+        ("one gives it up", put_service(service("c", "10.13.0.3")), vec!["c", "d"]),
         ("it goes", Event::Deleted(ObjectKind::Service, key("d")), vec!["a", "d"]),
     ] {
         assert_eq!(model.apply(event), affected.into_iter().map(key).collect(), "{what}");

@@ -25,6 +25,7 @@ pub(crate) fn service(name: &str, vip: &str) -> Service {
         algorithm: None,
         clusters: None,
         min_ready: None,
+        socket_path: None,
         session_affinity: SessionAffinity::None,
         internal_traffic_policy: TrafficPolicy::Cluster,
         externally_exposed: false,

@@ -1,7 +1,7 @@
 use super::{Settings, SourceCluster};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
@@ -42,6 +42,8 @@ impl fmt::Display for Refusal {
 pub struct Surroundings {
     /// Every ClusterIP of this cluster, and how many Services have it.
     vips: BTreeMap<IpAddr, u32>,
+    /// ClusterIPs that a second Service has since [`Self::take_sharing`], or has no longer.
+    sharing: BTreeSet<IpAddr>,
     /// Of the node that this daemon runs on.
     node: Vec<IpAddr>,
     /// Of the clusters that declare them.
@@ -81,6 +83,18 @@ impl Surroundings {
         }
     }
 
+    /// Whether several Services have this ClusterIP. The API server sees to it that no two of one cluster have; manifests
+    /// and ServiceImports may.
+    #[must_use]
+    pub fn is_shared(&self, vip: IpAddr) -> bool {
+        self.vips.get(&vip).is_some_and(|users| *users > 1)
+    }
+
+    /// ClusterIPs whose sharing has begun or ended.
+    pub(super) fn take_sharing(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.sharing)
+    }
+
     pub(super) fn set_node(&mut self, addresses: &[IpAddr]) {
         addresses.clone_into(&mut self.node);
     }
@@ -101,16 +115,22 @@ impl Surroundings {
         for vip in now.iter().filter(|vip| !former.contains(vip)) {
             let users = self.vips.entry(*vip).or_default();
             *users += 1;
-            if *users == 1 {
-                changed.push(*vip);
+            match *users {
+                1 => changed.push(*vip),
+                2 => drop(self.sharing.insert(*vip)),
+                _ => {}
             }
         }
         for vip in former.iter().filter(|vip| !now.contains(vip)) {
             if let Some(users) = self.vips.get_mut(vip) {
                 *users -= 1;
-                if *users == 0 {
-                    self.vips.remove(vip);
-                    changed.push(*vip);
+                match *users {
+                    0 => {
+                        self.vips.remove(vip);
+                        changed.push(*vip);
+                    }
+                    1 => drop(self.sharing.insert(*vip)),
+                    _ => {}
                 }
             }
         }
@@ -207,7 +227,11 @@ mod tests {
         let mut surroundings = Surroundings::default();
         assert_eq!(surroundings.exchange_vips(&[], &[a]), [a]);
         assert_eq!(surroundings.exchange_vips(&[], &[a]), <[IpAddr; 0]>::default(), "another Service's");
+        assert!(surroundings.is_shared(a));
+        assert_eq!(surroundings.take_sharing(), [a].into());
         assert_eq!(surroundings.exchange_vips(&[a], &[b]), [b]);
+        assert!(!surroundings.is_shared(a));
+        assert_eq!(surroundings.take_sharing(), [a].into());
         assert_eq!(surroundings.exchange_vips(&[a], &[]), [a]);
         assert!(surroundings.vips.contains_key(&b) && !surroundings.vips.contains_key(&a));
     }

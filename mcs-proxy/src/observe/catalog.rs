@@ -5,11 +5,11 @@
 //! command line can tell names while no daemon runs. The maps are the truth: a name is only ever put beside what they
 //! hold.
 
+mod draft;
+
 use super::json_file;
-use crate::{
-    desired::{EndpointVerdict, Frontend, FrontendKey, Judged, JudgedEndpoint, Resolver},
-    model::{Model, SourceCluster},
-};
+use crate::desired::EndpointVerdict;
+pub use draft::Draft;
 use mcs_proxy_ebpf::abi::Protocol;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -100,23 +100,6 @@ pub const fn protocol_name(protocol: Protocol) -> &'static str {
 }
 
 impl Catalog {
-    /// Of all frontends that should be in the maps.
-    #[must_use]
-    pub fn new(model: &Model, resolver: &Resolver) -> Self {
-        let cluster = &resolver.flags().cluster_name;
-        let mut frontends = Vec::with_capacity(resolver.desired().len());
-        for service in resolver.services() {
-            for (key, judged) in resolver.judged(model, service) {
-                if let Some(frontend) = resolver.desired().get(&key) {
-                    frontends.push((key, catalog_frontend(cluster, &key, frontend, &judged)));
-                }
-            }
-        }
-        frontends.sort_by_key(|(key, _)| *key);
-        let frontends = frontends.into_iter().map(|(_, frontend)| frontend).collect();
-        Self { cluster: cluster.clone(), frontends }
-    }
-
     /// The catalog that the last daemon of this run directory wrote; an empty one if none did.
     ///
     /// # Errors
@@ -131,34 +114,5 @@ impl Catalog {
     /// The run directory cannot be made or written to.
     pub fn write(&self, run_dir: &Path) -> io::Result<()> {
         json_file::write(run_dir, FILE, self)
-    }
-}
-
-fn catalog_frontend(
-    cluster: &str,
-    key: &FrontendKey,
-    frontend: &Frontend,
-    judged: &Judged,
-) -> CatalogFrontend {
-    let endpoint = |endpoint: &JudgedEndpoint| CatalogEndpoint {
-        address: endpoint.address.ip(),
-        port: endpoint.address.port(),
-        cluster: match &endpoint.source {
-            SourceCluster::Local => cluster.to_owned(),
-            remote @ (SourceCluster::Remote(_) | SourceCluster::Unknown) => remote.to_string(),
-        },
-        slice: endpoint.slice.clone(),
-        verdict: endpoint.verdict.as_str().to_owned(),
-        tier: endpoint.tier.map(|tier| tier + 1),
-    };
-    CatalogFrontend {
-        vip: key.vip,
-        port: key.port,
-        protocol: protocol_name(key.protocol).to_owned(),
-        namespace: frontend.service.namespace.clone(),
-        name: frontend.service.name.clone(),
-        port_name: frontend.port_name.clone(),
-        endpoints: judged.endpoints.iter().map(endpoint).collect(),
-        active_tier: judged.active_tier.map(|tier| tier + 1),
     }
 }

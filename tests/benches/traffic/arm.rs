@@ -12,13 +12,21 @@ pub(crate) enum Arm {
     KubeProxyIptables,
     /// mcs-proxy's TCX programs.
     Packet,
+    /// The same with `--redirect`: past the host's stack.
+    Redirect,
     /// mcs-proxy's cgroup programs.
     Socket,
 }
 
 impl Arm {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Direct, Self::KubeProxyNftables, Self::KubeProxyIptables, Self::Packet, Self::Socket];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Direct,
+        Self::KubeProxyNftables,
+        Self::KubeProxyIptables,
+        Self::Packet,
+        Self::Redirect,
+        Self::Socket,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -26,6 +34,7 @@ impl Arm {
             Self::KubeProxyNftables => "kube-proxy-nftables",
             Self::KubeProxyIptables => "kube-proxy-iptables",
             Self::Packet => "packet",
+            Self::Redirect => "redirect",
             Self::Socket => "socket",
         }
     }

@@ -87,7 +87,7 @@ impl Lane {
     pub(crate) fn check(&self) -> Result<()> {
         let Proxy::Ours(daemon) = &self.proxy else { return Ok(()) };
         let flows = daemon.connections()?;
-        let by_packet = self.arm == Arm::Packet;
+        let by_packet = matches!(self.arm, Arm::Packet | Arm::Redirect);
         ensure!((flows > 0) == by_packet, "{}: {flows} flows in the maps of the packet path", self.arm);
         Ok(())
     }
@@ -117,6 +117,7 @@ fn start(api: &ApiServer, node: &Node, arm: Arm, cgroup: &Cgroup) -> Result<Prox
         Arm::KubeProxyNftables => theirs(ProxyMode::Nftables),
         Arm::KubeProxyIptables => theirs(ProxyMode::Iptables),
         Arm::Packet => ours(&["--socket-path", "off"]),
+        Arm::Redirect => ours(&["--socket-path", "off", "--redirect"]),
         Arm::Socket => ours(&["--socket-path", "all", "--cgroup", &cgroup]),
     }
 }

@@ -8,7 +8,7 @@
 //! quartiles. While it is measured, API server, proxies and daemons are stopped (SIGSTOP): what they have programmed
 //! serves, and their own work disturbs nobody, kube-proxy's regular resynchronisation included.
 //!
-//! `direct` has no netfilter rule and no connection tracking, and neither have `packet` and `socket`; kube-proxy's arms
+//! `direct` has no netfilter rule and no connection tracking, and neither have `packet`, `redirect` and `socket`; kube-proxy's arms
 //! have both, as it needs them. kube-proxy's iptables mode runs over iptables-legacy where the kernel has it: its rules
 //! are looked through faster than those of iptables-nft.
 

@@ -59,7 +59,7 @@ fn within(stage: &StageSamples, ratios: &mut BTreeMap<String, Ratio>) {
 /// Every arm to `direct`, and ours to kube-proxy's.
 fn pairs() -> impl Iterator<Item = (Arm, Arm)> {
     let others = [Arm::Direct, Arm::KubeProxyNftables, Arm::KubeProxyIptables];
-    let is_ours = |arm: Arm| matches!(arm, Arm::Packet | Arm::Socket);
+    let is_ours = |arm: Arm| matches!(arm, Arm::Packet | Arm::Redirect | Arm::Socket);
     Arm::ALL
         .into_iter()
         .flat_map(move |arm| others.map(|other| (arm, other)))

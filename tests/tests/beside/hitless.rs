@@ -11,14 +11,22 @@ use mcs_proxy_tests::{
     ProxyMode, ServiceRow,
     client::{self, Connection},
 };
+use std::net::SocketAddr;
 
 const CYCLES: u32 = 10;
+/// Above those that Linux gives out by itself.
+const PORT: u16 = 60_999;
+/// More than a socket keeps for whoever does not read.
+const LARGE: usize = 16 << 20;
 /// Streams of each family from the beginning; each half cycle adds one more.
 const STREAMS: u32 = 8;
 
 in_both_modes! {
     finishing: connections_finish_as_they_began_beside_nftables, connections_finish_as_they_began_beside_iptables;
     datagrams: datagrams_move_at_once_beside_nftables, datagrams_move_at_once_beside_iptables;
+    same_port: a_port_used_again_reaches_whoever_serves_now_beside_nftables, a_port_used_again_reaches_whoever_serves_now_beside_iptables;
+    half_closed: connections_closed_by_one_side_finish_as_they_began_beside_nftables,
+        connections_closed_by_one_side_finish_as_they_began_beside_iptables;
     under_load: ten_times_in_and_out_under_load_beside_nftables, ten_times_in_and_out_under_load_beside_iptables;
 }
 
@@ -63,6 +71,31 @@ fn finishing(mode: ProxyMode) -> Result<()> {
     Ok(())
 }
 
+/// What a client has asked for still comes when it has nothing more to say, whoever serves others meanwhile.
+fn half_closed(mode: ProxyMode) -> Result<()> {
+    let stage = Stage::new(mode)?;
+    let mut daemon = stage.daemon()?;
+    let ask = || -> Result<Vec<Connection>> {
+        let open = |vip| {
+            let mut connection = Connection::open(&stage.client.namespace, vip)?;
+            connection.ask_last(LARGE)?;
+            Ok(connection)
+        };
+        vips().into_iter().map(open).collect()
+    };
+    let heard = |connections: Vec<Connection>| -> Result<()> {
+        connections.into_iter().try_for_each(|mut connection| connection.hear(LARGE).map(drop))
+    };
+    let theirs = ask()?;
+    stage.opt_in(&mut daemon)?;
+    let ours = ask()?;
+    heard(theirs)?;
+    stage.opt_out(&mut daemon)?;
+    let theirs = ask()?;
+    heard(ours)?;
+    heard(theirs)
+}
+
 fn datagrams(mode: ProxyMode) -> Result<()> {
     let stage = Stage::new(mode)?;
     let witness = Witness::new(&stage.node)?;
@@ -90,6 +123,33 @@ fn datagrams(mode: ProxyMode) -> Result<()> {
         assert_eq!(witness.passed()?.datagrams, 8 * (cycle + 1));
     }
     Ok(())
+}
+
+/// The pod closes first, so its end waits and the client's is free: a busy client comes by its ports again within seconds.
+fn same_port(mode: ProxyMode) -> Result<()> {
+    let stage = Stage::new(mode)?;
+    let witness = Witness::new(&stage.node)?;
+    let mut daemon = stage.daemon()?;
+    let clients = stage.client.addresses.clone();
+    let call = || -> Result<()> {
+        for (vip, client) in vips().into_iter().zip(&clients) {
+            // Both pods, and each again.
+            for _ in 0..4 {
+                client::http_from(&stage.client.namespace, SocketAddr::new(*client, PORT), vip)?;
+            }
+        }
+        Ok(())
+    };
+    for cycle in 0..3 {
+        call()?;
+        assert_eq!(witness.passed()?.syns, 8 * (cycle + 1));
+        stage.opt_in(&mut daemon)?;
+        call()?;
+        assert_eq!(flows(&daemon.services()?, "TCP"), 8);
+        assert_eq!(witness.passed()?.syns, 8 * (cycle + 1));
+        stage.opt_out(&mut daemon)?;
+    }
+    call()
 }
 
 fn under_load(mode: ProxyMode) -> Result<()> {

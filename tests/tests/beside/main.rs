@@ -2,10 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod alike;
+mod bridge;
+mod caller;
 mod eligible;
 mod hitless;
+mod host;
 mod label;
 mod load;
+mod ports;
 mod services;
 mod stage;
 mod witness;

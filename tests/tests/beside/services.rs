@@ -1,6 +1,7 @@
 //! What Kubernetes' own end-to-end tests expect of Services, with the real kube-proxy beneath.
 
 use crate::{
+    in_both_modes,
     stage::{LOCAL, REMOTE, SERVICES, Stage, vips, wait_for_endpoints},
     witness::Witness,
 };
@@ -13,12 +14,31 @@ use serde_json::json;
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+in_both_modes! {
+    removed_protocol: a_removed_protocol_fails_while_the_other_on_its_port_goes_on_beside_nftables,
+        a_removed_protocol_fails_while_the_other_on_its_port_goes_on_beside_iptables;
+    refused: without_endpoints_curl_says_connection_refused_beside_nftables,
+        without_endpoints_curl_says_connection_refused_beside_iptables;
+    unready: an_unready_pod_gets_nothing_new_until_it_is_ready_again_beside_nftables,
+        an_unready_pod_gets_nothing_new_until_it_is_ready_again_beside_iptables;
+    terminating: terminating_pods_serve_when_no_others_are_left_beside_nftables,
+        terminating_pods_serve_when_no_others_are_left_beside_iptables;
+    replaced: a_udp_client_survives_its_pods_being_replaced_beside_nftables,
+        a_udp_client_survives_its_pods_being_replaced_beside_iptables;
+    several_slices: an_endpoint_in_several_slices_counts_once_beside_nftables,
+        an_endpoint_in_several_slices_counts_once_beside_iptables;
+    named_port: a_named_target_port_is_each_pods_own_beside_nftables,
+        a_named_target_port_is_each_pods_own_beside_iptables;
+    last_of_its_node: under_local_policy_a_terminating_pod_serves_while_its_node_has_no_other_beside_nftables,
+        under_local_policy_a_terminating_pod_serves_while_its_node_has_no_other_beside_iptables;
+}
+
 /// `serve` is ours.
-fn ours() -> Result<(Stage, Daemon)> {
-    let stage = Stage::new(ProxyMode::Nftables)?;
+fn ours(mode: ProxyMode) -> Result<(Stage, Daemon)> {
+    let stage = Stage::new(mode)?;
     let mut daemon = stage.daemon()?;
     stage.opt_in(&mut daemon)?;
     Ok((stage, daemon))
@@ -56,9 +76,22 @@ fn send(stage: &Stage, service: SocketAddr) -> Result<io::Error> {
     socket.recv(&mut [0; 64]).err().context("an answer")
 }
 
-#[test]
-fn a_removed_protocol_fails_while_the_other_on_its_port_goes_on() -> Result<()> {
-    let (mut stage, mut daemon) = ours()?;
+/// Another port of a Service is refused: by kube-proxy in the mode nftables, at once; in iptables it does nothing, and we
+/// refuse once programs are over that began before the change.
+fn ensure_refused(mode: ProxyMode, mut call: impl FnMut() -> Result<io::ErrorKind>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let failure = call()?;
+        if failure == io::ErrorKind::ConnectionRefused {
+            return Ok(());
+        }
+        let is_early = mode == ProxyMode::Iptables && start.elapsed() < Duration::from_secs(20);
+        ensure!(is_early, "{failure}");
+    }
+}
+
+fn removed_protocol(mode: ProxyMode) -> Result<()> {
+    let (mut stage, mut daemon) = ours(mode)?;
     let socket = client::udp_socket(&stage.client.namespace, vips()[0])?;
     client::udp_ask(&socket, vips()[0], "there?")?;
     let port = |name: &str, protocol: &str| json!({ "name": name, "port": 80, "protocol": protocol, "targetPort": 8080 });
@@ -73,22 +106,21 @@ fn a_removed_protocol_fails_while_the_other_on_its_port_goes_on() -> Result<()> 
 
     only(&mut stage, ["http", "serve:echo"], "TCP")?;
     for vip in vips() {
-        assert_eq!(send(&stage, vip)?.kind(), io::ErrorKind::ConnectionRefused);
+        ensure_refused(mode, || Ok(send(&stage, vip)?.kind()))?;
         assert!(is_even(&client::tally(&client::http(&stage.client.namespace, vip, 6)?)));
     }
     assert!(client::udp_ask(&socket, vips()[0], "still there?").is_err());
 
     only(&mut stage, ["echo", "serve:http"], "UDP")?;
     for vip in vips() {
-        assert_eq!(connect(&stage, vip), Some(io::ErrorKind::ConnectionRefused));
+        ensure_refused(mode, || connect(&stage, vip).context("a connection"))?;
         assert!(is_even(&client::tally(&client::udp(&stage.client.namespace, vip, 6)?)));
     }
     Ok(())
 }
 
-#[test]
-fn without_endpoints_curl_says_connection_refused() -> Result<()> {
-    let (stage, mut daemon) = ours()?;
+fn refused(mode: ProxyMode) -> Result<()> {
+    let (stage, mut daemon) = ours(mode)?;
     stage.remove_imports()?;
     stage.api.remove_pod(&stage.local)?;
     wait_for_endpoints(&mut daemon, 0)?;
@@ -106,9 +138,8 @@ fn without_endpoints_curl_says_connection_refused() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_unready_pod_gets_nothing_new_until_it_is_ready_again() -> Result<()> {
-    let (stage, mut daemon) = ours()?;
+fn unready(mode: ProxyMode) -> Result<()> {
+    let (stage, mut daemon) = ours(mode)?;
     for _ in 0..2 {
         stage.api.set_ready(&stage.local, false)?;
         wait_for_endpoints(&mut daemon, 1)?;
@@ -122,9 +153,8 @@ fn an_unready_pod_gets_nothing_new_until_it_is_ready_again() -> Result<()> {
 }
 
 /// KEP-1669: pods that end and still serve take new connections when there are no others.
-#[test]
-fn terminating_pods_serve_when_no_others_are_left() -> Result<()> {
-    let (stage, mut daemon) = ours()?;
+fn terminating(mode: ProxyMode) -> Result<()> {
+    let (stage, mut daemon) = ours(mode)?;
     let open = |vip| Connection::open(&stage.client.namespace, vip);
     let mut connections =
         vips().into_iter().flat_map(|vip| [vip; 2]).map(open).collect::<Result<Vec<_>>>()?;
@@ -155,9 +185,30 @@ fn terminating_pods_serve_when_no_others_are_left() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_udp_client_survives_its_pods_being_replaced() -> Result<()> {
-    let (stage, mut daemon) = ours()?;
+/// KEP-1669 together with `internalTrafficPolicy: Local`: however many there are on other nodes.
+fn last_of_its_node(mode: ProxyMode) -> Result<()> {
+    let (stage, mut daemon) = ours(mode)?;
+    stage.change(&json!({ "spec": { "internalTrafficPolicy": "Local" } }))?;
+    wait_for_endpoints(&mut daemon, 1)?;
+    assert_eq!(answers(&stage, 4)?, all_by(LOCAL, 4));
+    stage.api.end_pod(&stage.local)?;
+    daemon.wait_for_services("a terminating endpoint in use", |rows| {
+        rows.iter().all(|row| {
+            row.endpoints.iter().any(|endpoint| endpoint.in_maps && endpoint.verdict.contains("terminating"))
+        })
+    })?;
+    assert_eq!(answers(&stage, 4)?, all_by(LOCAL, 4));
+    stage.api.remove_pod(&stage.local)?;
+    wait_for_endpoints(&mut daemon, 0)?;
+    for vip in vips() {
+        assert_eq!(connect(&stage, vip), Some(io::ErrorKind::ConnectionRefused));
+        assert_eq!(send(&stage, vip)?.kind(), io::ErrorKind::ConnectionRefused);
+    }
+    Ok(())
+}
+
+fn replaced(mode: ProxyMode) -> Result<()> {
+    let (stage, mut daemon) = ours(mode)?;
     stage.remove_imports()?;
     wait_for_endpoints(&mut daemon, 1)?;
     let sockets =
@@ -188,9 +239,8 @@ fn a_udp_client_survives_its_pods_being_replaced() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn an_endpoint_in_several_slices_counts_once() -> Result<()> {
-    let (stage, mut daemon) = ours()?;
+fn several_slices(mode: ProxyMode) -> Result<()> {
+    let (stage, mut daemon) = ours(mode)?;
     stage.import("another-")?;
     daemon.wait_for_services("the endpoints of both slices", |rows| {
         rows.len() == 4 && rows.iter().all(|row| row.endpoints.len() == 3)
@@ -204,9 +254,8 @@ fn an_endpoint_in_several_slices_counts_once() -> Result<()> {
     wait_for_endpoints(&mut daemon, 2)
 }
 
-#[test]
-fn a_named_target_port_is_each_pods_own() -> Result<()> {
-    let (stage, mut daemon) = ours()?;
+fn named_port(mode: ProxyMode) -> Result<()> {
+    let (stage, mut daemon) = ours(mode)?;
     let mut pods = Vec::new();
     for (name, number, port) in [("named-1", 21, 8080), ("named-2", 22, 9090)] {
         let addresses = [format!("10.12.0.{number}"), format!("fd10:12::{number}")];

@@ -46,19 +46,47 @@ impl Stage {
         api.grant()?;
         api.enter_node(&node)?;
         api.enter_pod(&local, "serve", &[])?;
-        api.create(SERVICES, &Service::new("serve", "member2", &VIPS, &ports(SERVICE_PORT))?.yaml())?;
+        api.create(SERVICES, &service()?.yaml())?;
         import(&api, "")?;
-        let mut proxy = KubeProxy::start(&api, &node, mode)?;
-        for port in ["serve:http", "serve:echo"] {
-            proxy.wait_for_endpoints(port, &endpoints(true)?)?;
-        }
-        Ok(Self { proxy, api, client, local, _remote: remote, node, world })
+        let proxy = KubeProxy::start(&api, &node, mode)?;
+        let mut stage = Self { proxy, api, client, local, _remote: remote, node, world };
+        stage.wait_for_kube_proxy(&endpoints(true)?)?;
+        Ok(stage)
+    }
+
+    /// Waits until kube-proxy sends new connections to `serve` and datagrams there, and to no others.
+    pub(crate) fn wait_for_kube_proxy(&mut self, endpoints: &[SocketAddr]) -> Result<()> {
+        ["serve:http", "serve:echo"]
+            .iter()
+            .try_for_each(|port| self.proxy.wait_for_endpoints(port, endpoints))
+    }
+
+    /// Deletes `serve`, and waits until nobody serves it.
+    pub(crate) fn delete(&mut self, daemon: &mut Daemon) -> Result<()> {
+        self.api.delete(&format!("{SERVICES}/serve"))?;
+        daemon.wait_for_services("no Service", <[ServiceRow]>::is_empty)?;
+        self.wait_for_kube_proxy(&[])
+    }
+
+    /// Makes another `serve` with the same addresses, ours or kube-proxy's, and waits until it is served.
+    pub(crate) fn create(&mut self, daemon: &mut Daemon, ours: bool) -> Result<()> {
+        let service = service()?;
+        let service = if ours { service.annotated("enabled", "true") } else { service };
+        self.api.create(SERVICES, &service.yaml())?;
+        self.wait_for_kube_proxy(&endpoints(true)?)?;
+        if ours { wait_for_endpoints(daemon, 2) } else { Ok(()) }
     }
 
     /// Our daemon on the node, in step with the API server.
     pub(crate) fn daemon(&self) -> Result<Daemon> {
+        self.daemon_with(&[])
+    }
+
+    /// The same with these arguments besides.
+    pub(crate) fn daemon_with(&self, arguments: &[&str]) -> Result<Daemon> {
         let kubeconfig = self.api.daemon_kubeconfig().display().to_string();
-        Daemon::start_with(&self.node, &["--source", "kubernetes", "--kubeconfig", &kubeconfig])
+        let own = ["--source", "kubernetes", "--kubeconfig", &kubeconfig];
+        Daemon::start_with(&self.node, &[&own, arguments].concat())
     }
 
     pub(crate) fn change(&self, patch: &Value) -> Result<()> {
@@ -81,14 +109,23 @@ impl Stage {
     }
 
     pub(crate) fn opt_in(&self, daemon: &mut Daemon) -> Result<()> {
+        self.opt_in_with(daemon, 2)
+    }
+
+    /// The same where there are so many endpoints.
+    pub(crate) fn opt_in_with(&self, daemon: &mut Daemon, endpoints: usize) -> Result<()> {
         self.enable(&json!("true"))?;
-        wait_for_endpoints(daemon, 2)
+        wait_for_endpoints(daemon, endpoints)
     }
 
     pub(crate) fn opt_out(&self, daemon: &mut Daemon) -> Result<()> {
         self.enable(&Value::Null)?;
         daemon.wait_for_services("no Service", <[ServiceRow]>::is_empty)
     }
+}
+
+fn service() -> Result<Service> {
+    Service::new("serve", "member2", &VIPS, &ports(SERVICE_PORT))
 }
 
 fn import(api: &ApiServer, prefix: &str) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Counts what passes mcs-proxy untouched and comes to kube-proxy: packets that still have a Service's address.
+//! Counts what passes mcs-proxy untouched and comes to kube-proxy: packets that still have a Service's address, of pods and
+//! of the node's own processes.
 
 use crate::stage::vips;
 use anyhow::{Context, Result};
@@ -14,17 +15,26 @@ pub(crate) struct Passed {
     pub(crate) datagrams: u64,
 }
 
+impl Passed {
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self { syns: self.syns + other.syns, datagrams: self.datagrams + other.datagrams }
+    }
+}
+
 impl Witness {
     pub(crate) fn new(node: &Node) -> Result<Self> {
         let mut rules = "add table inet witness; add counter inet witness syns; \
             add counter inet witness datagrams; \
-            add chain inet witness passing { type filter hook prerouting priority raw; }; "
+            add chain inet witness passing { type filter hook prerouting priority raw; }; \
+            add chain inet witness leaving { type filter hook output priority raw; }; "
             .to_owned();
         for vip in vips() {
             let family = if vip.is_ipv4() { "ip" } else { "ip6" };
-            let to = format!("add rule inet witness passing {family} daddr {}", vip.ip());
-            write!(rules, "{to} tcp flags & (syn | ack) == syn counter name syns; ")?;
-            write!(rules, "{to} meta l4proto udp counter name datagrams; ")?;
+            for chain in ["passing", "leaving"] {
+                let to = format!("add rule inet witness {chain} {family} daddr {}", vip.ip());
+                write!(rules, "{to} tcp flags & (syn | ack) == syn counter name syns; ")?;
+                write!(rules, "{to} meta l4proto udp counter name datagrams; ")?;
+            }
         }
         node.namespace.nft(&rules)?;
         Ok(Self(node.namespace.clone()))

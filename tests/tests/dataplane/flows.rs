@@ -35,7 +35,7 @@ impl Maps {
             wire_port: flow.wire_port,
             client_port: flow.client_port,
             protocol: flow.protocol,
-            answered: u8::from(flow.state.has(FlowState::ANSWERED)),
+            state: flow.state.only(FlowState::ANSWERED),
             backend_id: flow.backend_id,
             service: flow.service,
             interface: flow.interface,

@@ -34,6 +34,8 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
         port_name: String::new(),
         algorithm: Algorithm::RoundRobin,
         affinity_seconds: 0,
+        packets_only: false,
+        owns_vip: true,
         slots: slots.iter().copied().map(address).collect(),
         serving: Vec::new(),
         used: slots.len(),

@@ -34,6 +34,7 @@ pub(crate) const fn options(sizes: &MapSizes) -> Options {
         sizes: *sizes,
         flows_per_interface: sizes.flows,
         hairpin: Hairpin::DEFAULT,
+        redirect: false,
         timeouts: Timeouts::DEFAULT,
         socket_path: None,
         bpf_log: false,

@@ -56,6 +56,8 @@ fn desired(round: u64) -> Desired {
                 port_name: String::new(),
                 algorithm: if service == 1 { Algorithm::Random } else { Algorithm::RoundRobin },
                 affinity_seconds: if service == 2 { 10_800 } else { 0 },
+                packets_only: false,
+                owns_vip: true,
                 used: usize::from(count),
                 fingerprint: 0,
                 slots,

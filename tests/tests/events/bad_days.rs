@@ -6,6 +6,7 @@ use mcs_proxy_tests::{
     Daemon, FABRIC, ServiceRow,
     proxy::{Mode, Proxy},
 };
+use serde_json::Value;
 use std::{collections::BTreeSet, fs, net::SocketAddr};
 
 const PROXY_PORT: u16 = 6444;
@@ -69,17 +70,42 @@ fn an_api_server_that_was_out_of_reach_and_has_forgotten_where_we_were_is_listed
     stage.api.start_server()?;
     ensure!(names(&daemon.services()?) == both, "the maps changed while nobody could tell anything");
 
-    let lists = |stage: &Stage| -> Result<usize> {
-        let asked = stage.api.asked_by_the_daemon()?;
-        let is_list = |event: &&serde_json::Value| {
-            event["verb"] == "list" && event["objectRef"]["resource"] == "services"
-        };
-        Ok(asked.iter().filter(is_list).count())
-    };
-    let before = lists(&stage)?;
+    let before = asked(&stage, "list")?;
     proxy.set(Mode::Pass);
     let now: BTreeSet<_> = ["stays", "comes"].map(str::to_owned).into();
     daemon.wait_for_services("the Services as they are now", |rows| names(rows) == now)?;
-    ensure!(lists(&stage)? > before, "the watch was resumed, which proves nothing");
+    ensure!(asked(&stage, "list")? > before, "the watch was resumed, which proves nothing");
     Ok(())
+}
+
+#[test]
+fn a_watch_that_breaks_goes_on_where_it_was() -> Result<()> {
+    let stage = Stage::new()?;
+    stage.service("stays", "10.13.7.1", "random")?;
+    stage.service("goes", "10.13.7.2", "random")?;
+    let (proxy, mut daemon) = start(&stage)?;
+    daemon.wait_for_services("both Services", |rows| names(rows).len() == 2)?;
+    let [lists, watches] = [asked(&stage, "list")?, asked(&stage, "watch")?];
+    for round in 0..2 {
+        proxy.set(Mode::Refuse);
+        daemon.wait_for_warning("what was last known stays")?;
+        if round == 0 {
+            stage.api.delete(&format!("{SERVICES}/goes"))?;
+        } else {
+            stage.service("comes", "10.13.7.3", "random")?;
+        }
+        proxy.set(Mode::Pass);
+        let now: BTreeSet<_> = ["stays", "comes"][..=round].iter().map(|&name| name.to_owned()).collect();
+        daemon.wait_for_services("the Services as they are now", |rows| names(rows) == now)?;
+    }
+    ensure!(asked(&stage, "watch")? > watches);
+    ensure!(asked(&stage, "list")? == lists, "everything was listed anew");
+    Ok(())
+}
+
+/// How often the daemon has asked for Services in that way.
+fn asked(stage: &Stage, verb: &str) -> Result<usize> {
+    let asked = stage.api.asked_by_the_daemon()?;
+    let is_such = |event: &&Value| event["verb"] == verb && event["objectRef"]["resource"] == "services";
+    Ok(asked.iter().filter(is_such).count())
 }

@@ -30,6 +30,36 @@ fn a_service_without_endpoints_refuses_at_once() -> Result<()> {
     Ok(())
 }
 
+/// With no kube-proxy beneath: what passes is lost, so the first of these calls may be.
+#[test]
+fn a_port_that_the_service_has_not_refuses_at_once() -> Result<()> {
+    let stage = Stage::new()?;
+    for service in [v4()?, v6()?] {
+        let other = SocketAddr::new(service.ip(), service.port() + 1);
+        let call = |patience| {
+            stage.client.namespace.run(move || anyhow::Ok(TcpStream::connect_timeout(&other, patience).err()))
+        };
+        let start = Instant::now();
+        loop {
+            let error = call(Duration::from_millis(100))?.context("an answer")?;
+            if error.kind() == ErrorKind::ConnectionRefused {
+                break;
+            }
+            ensure!(start.elapsed() < Duration::from_secs(10), "{other}: {error}");
+        }
+        for _ in 0..10 {
+            let error = call(Duration::from_secs(5))?.context("an answer")?;
+            ensure!(error.kind() == ErrorKind::ConnectionRefused, "{other}: {error}");
+        }
+        let socket = client::udp_socket(&stage.client.namespace, other)?;
+        socket.send(&[b'x'; 64])?;
+        let refused = socket.recv(&mut [0; 64]).err().map(|error| error.kind());
+        ensure!(refused == Some(ErrorKind::ConnectionRefused), "{other}: {refused:?}");
+        client::http(&stage.client.namespace, service, 2)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_ping_to_a_vip_is_answered() -> Result<()> {
     let stage = Stage::new()?;

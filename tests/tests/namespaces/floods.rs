@@ -16,15 +16,15 @@ use std::{
     time::Duration,
 };
 
-const NEIGHBOUR: [&str; 2] = ["10.12.0.50", "fd10:12::50"];
+pub(crate) const NEIGHBOUR: [&str; 2] = ["10.12.0.50", "fd10:12::50"];
 
-fn stage(arguments: &[&str]) -> Result<(Stage, Pod)> {
+pub(crate) fn stage(arguments: &[&str]) -> Result<(Stage, Pod)> {
     let stage = Stage::with(|service: Service| service.annotated("enabled", "true"), arguments)?;
     let neighbour = stage.world.add_pod(&stage.node, "neighbour", &NEIGHBOUR)?;
     Ok((stage, neighbour))
 }
 
-fn connect(pod: &Pod, number: usize) -> Result<Vec<Connection>> {
+pub(crate) fn connect(pod: &Pod, number: usize) -> Result<Vec<Connection>> {
     let mut connections = Vec::new();
     for service in [v4()?, v6()?] {
         for _ in 0..number {

@@ -25,16 +25,6 @@ fn counted(node: &Namespace) -> Result<u64> {
     words.next().and_then(|number| number.parse().ok()).with_context(|| text.clone())
 }
 
-/// The reverse path filter: off, strict, loose; whatever is the strictest of an interface and of all counts.
-fn set_reverse_path_filter(stage: &Stage, value: &str) -> Result<()> {
-    let pod = &stage.pods[1];
-    let of = |interface: &str| format!("net/ipv4/conf/{interface}/rp_filter");
-    for interface in ["all", "default", pod.host_interface.as_str()] {
-        stage.node.namespace.sysctl(&of(interface), value)?;
-    }
-    ["all", "default", "eth0"].iter().try_for_each(|interface| pod.namespace.sysctl(&of(interface), value))
-}
-
 #[test]
 fn a_pod_reaches_itself_and_its_node_never_sees_it_whatever_the_reverse_path_filter() -> Result<()> {
     let mut stage = Stage::new()?;
@@ -46,7 +36,8 @@ fn a_pod_reaches_itself_and_its_node_never_sees_it_whatever_the_reverse_path_fil
     count_from(&node, pod)?;
     let body = vec![b'x'; 1 << 20];
     for filter in ["0", "1", "2"] {
-        set_reverse_path_filter(&stage, filter)?;
+        node.set_reverse_path_filter(filter, &[&pod.host_interface])?;
+        pod.namespace.set_reverse_path_filter(filter, &["eth0"])?;
         for (service, itself) in [(v4()?, PODS[1]), (v6()?, PODS_V6[1])] {
             let itself: IpAddr = itself.parse()?;
             let context = || format!("{service}, rp_filter {filter}");

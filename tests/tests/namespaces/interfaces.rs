@@ -1,6 +1,10 @@
 //! Pods' interfaces come and go while the daemon runs, and not only pods have veths.
 
-use crate::stage::{Stage, v4, v6};
+use crate::{
+    datagrams,
+    stage::{Stage, v4, v6},
+    tuples::open_from_port,
+};
 use anyhow::{Context, Result, ensure};
 use mcs_proxy::dataplane::sys::{TcxHook, tcx_query};
 use mcs_proxy_tests::{
@@ -97,14 +101,19 @@ fn an_interface_that_is_gone_leaves_no_link_no_pin_and_no_flow_behind() -> Resul
     let stage = Stage::with(opted_in, &["--flow-scan-interval", "1s"])?;
     let before = pinned(&stage)?;
     for round in 0..3 {
-        let address = format!("10.12.0.{}", 50 + round);
-        let pod = stage.world.add_pod(&stage.node, &format!("passing-{round}"), &[&address])?;
-        let mut connection = Connection::open(&pod.namespace, v4()?)?;
-        connection.ask()?;
-        client::udp(&pod.namespace, v4()?, 3)?;
+        let addresses = [format!("10.12.0.{}", 50 + round), format!("fd10:12::{}", 50 + round)];
+        let addresses = addresses.each_ref().map(String::as_str);
+        let pod = stage.world.add_pod(&stage.node, &format!("passing-{round}"), &addresses)?;
+        let mut connections = Vec::new();
+        for service in [v4()?, v6()?] {
+            let mut connection = Connection::open(&pod.namespace, service)?;
+            connection.ask()?;
+            connections.push(connection);
+            client::udp(&pod.namespace, service, 3)?;
+        }
         let index = index_of(&stage, &pod.host_interface)?;
         wait_for("programs on the pod's interface", || Ok(attached(&stage, index)? == [1, 1]))?;
-        assert_eq!(stage.daemon.connections()?, 4);
+        assert_eq!(stage.daemon.connections()?, 8);
         assert_eq!(pinned(&stage)?.len(), before.len() + 1, "round {round}");
         stage.node.namespace.ip(&format!("link del {}", pod.host_interface))?;
         wait_for("end of its pins", || Ok(pinned(&stage)? == before))?;
@@ -134,6 +143,30 @@ fn a_pods_interface_that_gets_another_name_at_once_is_served() -> Result<()> {
         stage.node.namespace.ip(&format!("link set {} name named{number}", pod.host_interface))?;
         wait_for("programs on it", || Ok(attached(&stage, index)? == [1, 1]))?;
         client::http(&pod.namespace, v4()?, 2)?;
+    }
+    Ok(())
+}
+
+/// The first pod is taken away in the middle of its conversations: nothing in the maps says that they are over.
+#[test]
+fn a_pod_with_the_addresses_and_ports_of_one_that_is_gone_meets_none_of_its_flows() -> Result<()> {
+    let stage = Stage::new()?;
+    for round in 0..2 {
+        let name = format!("heir-{round}");
+        let pod = stage.world.add_pod(&stage.node, &name, &["10.12.0.50", "fd10:12::50"])?;
+        let index = index_of(&stage, &pod.host_interface)?;
+        wait_for("programs on the pod's interface", || Ok(attached(&stage, index)? == [1, 1]))?;
+        let before = stage.flows()?;
+        for service in [v4()?, v6()?] {
+            let mut connection = open_from_port(&pod.namespace, service)?;
+            connection.ask()?;
+            let socket = datagrams::socket(&pod.namespace, service)?;
+            client::udp_ask(&socket, service, &name)?;
+            // Neither hears of what the other has left unfinished: the stream is its own, byte by byte.
+            connection.echo(&[b'x'; 1 << 16])?;
+        }
+        ensure!(stage.flows()? == before + 4, "{} flows, {before} before", stage.flows()?);
+        stage.node.namespace.ip(&format!("link del {}", pod.host_interface))?;
     }
     Ok(())
 }

@@ -4,11 +4,16 @@
 mod answers;
 mod bridge;
 mod changes;
+mod datagrams;
+mod errors;
 mod floods;
 mod hairpin;
+mod handshakes;
 mod imports;
 mod interfaces;
+mod large;
 mod neighbours;
+mod redirect;
 mod sockets;
 mod spread;
 mod stage;

@@ -4,7 +4,7 @@ use crate::stage::{PODS, PODS_V6, SERVICE_PORT, Stage, v4, v6};
 use anyhow::{Context, Result, ensure};
 use mcs_proxy_tests::{
     Namespace, POD_PORT,
-    client::Connection,
+    client::{self, Connection},
     karmada::{Endpoint, Port, Service, Slice},
 };
 use std::{
@@ -17,7 +17,7 @@ use tokio::net::TcpSocket;
 const PORT: u16 = 20_000;
 
 /// Connects from a port that may be in use towards another address.
-fn open_from_port(namespace: &Namespace, to: SocketAddr) -> Result<Connection> {
+pub(crate) fn open_from_port(namespace: &Namespace, to: SocketAddr) -> Result<Connection> {
     let stream = namespace
         .run(move || -> Result<TcpStream> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -60,6 +60,32 @@ fn a_direct_connection_and_one_by_the_vip_from_the_same_port_are_told_apart() ->
         let body = vec![b'x'; 1 << 20];
         by_vip.echo(&body)?;
         direct.echo(&body)?;
+    }
+    Ok(())
+}
+
+/// A socket that calls the Service, and then the pod that has answered; or that is served by its own calls, as on a node.
+#[test]
+fn datagrams_of_one_socket_to_the_vip_and_to_its_pods_are_answered_by_whom_they_were_sent_to() -> Result<()> {
+    let stage = Stage::new()?;
+    for namespace in [&stage.client.namespace, &stage.node.namespace] {
+        for service in [v4()?, v6()?] {
+            let any: IpAddr = match service {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let socket = client::udp_socket_at(namespace, SocketAddr::new(any, PORT))?;
+            for _ in 0..5 {
+                let pod = SocketAddr::new(client::udp_ask_at(&socket, service, "by the VIP")?, POD_PORT);
+                for words in ["directly", "directly again"] {
+                    ensure!(client::udp_ask_at(&socket, pod, words)? == pod.ip());
+                }
+            }
+            // Connected to the pod, it takes answers from nobody else.
+            let pod = SocketAddr::new(client::udp_ask_at(&socket, service, "by the VIP")?, POD_PORT);
+            socket.connect(pod)?;
+            ensure!(client::udp_ask(&socket, pod, "connected")? == pod.ip());
+        }
     }
     Ok(())
 }

@@ -93,11 +93,11 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// The hardware address of a pod's interface.
-fn mac(namespace: &Namespace) -> Result<[u8; 6]> {
+pub(crate) fn mac(namespace: &Namespace) -> Result<[u8; 6]> {
     hardware_address(&namespace.ip("-o link show eth0")?)
 }
 
-fn hardware_address(text: &str) -> Result<[u8; 6]> {
+pub(crate) fn hardware_address(text: &str) -> Result<[u8; 6]> {
     let (_, rest) = text.split_once("link/ether ").with_context(|| text.to_owned())?;
     let bytes = rest.split_whitespace().next().unwrap_or_default().split(':');
     let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;

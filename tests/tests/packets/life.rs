@@ -1,7 +1,7 @@
 //! A flow's life: where it is kept from its first packet to its last.
 
 use crate::{
-    Net, TCP, UDP, assert_comes_from, assert_goes_to, nets, opening,
+    Net, TCP, UDP, assert_comes_from, assert_goes_to, assert_untouched, nets, opening,
     programs::{FLOWS_PER_INTERFACE, POD, Place, Programs},
     round_robin,
     wire::Segment,
@@ -200,6 +200,37 @@ fn a_syn_with_another_sequence_number_selects_anew_in_any_state() {
                 Verdict::Forwarded,
             );
             assert_established(programs, 1);
+        });
+    }
+}
+
+/// A Service that is opted out while a connection of it is in TIME_WAIT at the backend: the client may use its port again
+/// at once, and what is beneath us serves it now.
+#[test]
+fn a_syn_that_passes_ends_the_flow_that_had_its_tuple() {
+    for (is_over, is_there) in [(true, false), (true, true), (false, false), (false, true)] {
+        each_family(TCP, SIZES, |net, programs| {
+            shake_hands(programs, &net, net.backends[0]);
+            if is_over {
+                from_backend(programs, &net, "AF");
+                from_client(programs, &net, "AF");
+            }
+            let verdict = if is_there {
+                programs.add(&round_robin(&net, TCP, &[]));
+                Verdict::Rejected
+            } else {
+                let index = programs.add(&round_robin(&net, TCP, &[]));
+                programs.publish(index, 0);
+                Verdict::NoService
+            };
+            let late = Segment::tcp(net.client, net.vip, "S", 1);
+            assert_goes_to(programs, &late, net.backends[0], Verdict::Forwarded);
+            let again = Segment::tcp(net.client, net.vip, "S", 99);
+            assert_eq!(programs.from_pod(&again.bytes()).verdict, verdict);
+            assert_eq!(programs.pairs(), (0, 0));
+            assert_established(programs, 0);
+            let ack = Segment::tcp(net.client, net.vip, "A", 100);
+            assert_untouched(programs, "from_pod", &ack.bytes(), Verdict::UnknownConnection);
         });
     }
 }

@@ -94,8 +94,18 @@ impl Programs {
     }
 
     pub(crate) fn load_at(sizes: MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> Self {
+        Self::load_as(sizes, flows_per_interface, ticks_per_second, false)
+    }
+
+    /// As `--redirect` loads them.
+    pub(crate) fn load_redirecting() -> Self {
+        Self::load_as(SMALL, FLOWS_PER_INTERFACE.max(SMALL.flows / 4), 1, true)
+    }
+
+    fn load_as(sizes: MapSizes, flows_per_interface: u32, ticks_per_second: u32, redirect: bool) -> Self {
         netns::enter_new().expect("a network namespace needs root: run `cargo xtask test` as root");
-        let (ebpf, stages) = with_three_capabilities(|| load(&sizes, flows_per_interface, ticks_per_second));
+        let (ebpf, stages) =
+            with_three_capabilities(|| load(&sizes, flows_per_interface, ticks_per_second, redirect));
         let mut programs = Self { ebpf, stages, next_frontend: 1, next_element: 1 };
         for v4 in [true, false] {
             programs.mark(Direction::FromPod, SocketAddr::new(hairpin_address(v4), 0));
@@ -112,9 +122,13 @@ impl Programs {
         self.mark(Direction::FromPod, frontend.vip);
         let key = ServiceKey::new(frontend.vip.ip().into(), port(frontend.vip), frontend.protocol);
         self.hash::<ServiceKey, u32>(MapName::Services).insert(key, index, 0).unwrap();
-        let vip = abi::Address::from(frontend.vip.ip());
-        self.hash(MapName::Vips).insert(vip, 0_u32, 0).unwrap();
+        self.set_vip(frontend.vip, 0);
         index
+    }
+
+    /// What is said of a VIP as a whole.
+    pub(crate) fn set_vip(&mut self, vip: SocketAddr, flags: abi::VipFlags) {
+        self.hash(MapName::Vips).insert(abi::Address::from(vip.ip()), flags, 0).unwrap();
     }
 
     /// Writes an extent for frontend `index` and returns its first element; nothing points to it yet.
@@ -194,7 +208,7 @@ impl Programs {
         let expected = match verdict.action() {
             abi::Action::Next => NEXT,
             abi::Action::Drop => DROP,
-            abi::Action::Return => REDIRECT,
+            abi::Action::Return | abi::Action::Redirect => REDIRECT,
         };
         assert_eq!(returned, expected, "{verdict:?}");
         Outcome { verdict: *verdict, bytes }
@@ -369,15 +383,22 @@ pub(crate) fn hairpin_address(v4: bool) -> IpAddr {
     if v4 { Hairpin::DEFAULT.v4.into() } else { Hairpin::DEFAULT.v6.into() }
 }
 
-fn load(sizes: &MapSizes, flows_per_interface: u32, ticks_per_second: u32) -> (Ebpf, ProgramArray<MapData>) {
+fn load(
+    sizes: &MapSizes,
+    flows_per_interface: u32,
+    ticks_per_second: u32,
+    redirect: bool,
+) -> (Ebpf, ProgramArray<MapData>) {
     let mut loader = EbpfLoader::new();
+    let redirect = u32::from(redirect);
     let [hairpin_v4, hairpin_v6] = Hairpin::DEFAULT.addresses();
     loader
         .override_global("AYA_LOG_LEVEL", &0_u8, true)
         .override_global("HAIRPIN_V4", &hairpin_v4, true)
         .override_global("HAIRPIN_V6", &hairpin_v6, true)
         .override_global("FLOWS_PER_INTERFACE", &flows_per_interface, true)
-        .override_global("TICKS_PER_SECOND", &ticks_per_second, true);
+        .override_global("TICKS_PER_SECOND", &ticks_per_second, true)
+        .override_global("REDIRECT", &redirect, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map));
     }

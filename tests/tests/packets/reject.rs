@@ -3,13 +3,14 @@
 use crate::{
     Net, assert_untouched,
     icmp::{Message, TCP, UDP},
-    nets,
+    nets, opening,
     programs::Programs,
     round_robin,
     wire::{Kind, Segment, verify},
 };
 use etherparse::{IpNumber, SlicedPacket, TransportSlice};
-use mcs_proxy_ebpf::abi::{REJECTS_PER_TICK, Verdict};
+use mcs_proxy_ebpf::abi::{REJECTS_PER_TICK, VIP_WHOLE, Verdict};
+use std::net::SocketAddr;
 
 /// A frontend without backends.
 fn empty(net: &Net, protocol: u8) -> Programs {
@@ -88,6 +89,35 @@ fn a_datagram_is_unreachable_and_quoted() {
             assert!(outcome.bytes.len() <= datagram.len());
         }
         assert_eq!(programs.pairs(), (0, 0));
+    }
+}
+
+/// As kube-proxy refuses other ports of a ClusterIP.
+#[test]
+fn a_port_that_nobody_has_is_refused_if_the_vip_is_wholly_ours_and_passes_if_not() {
+    for net in nets() {
+        for protocol in [TCP, UDP] {
+            let mut programs = Programs::load();
+            programs.add(&round_robin(&net, protocol, &[(net.backends[0], 1)]));
+            let other = SocketAddr::new(net.vip.ip(), net.vip.port() + 1);
+            let mut wrong_port = opening(protocol, net.client, other, 1);
+            let mut wrong_protocol = opening(if protocol == TCP { UDP } else { TCP }, net.client, net.vip, 1);
+            for call in [&mut wrong_port, &mut wrong_protocol] {
+                call.payload = vec![7; 100];
+            }
+            for (flags, verdict) in [(0, Verdict::NoService), (VIP_WHOLE, Verdict::Rejected)] {
+                programs.set_vip(net.vip, flags);
+                for call in [&wrong_port, &wrong_protocol] {
+                    assert_eq!(programs.from_pod(&call.bytes()).verdict, verdict);
+                }
+                for middle in ["A", "AF", "R", "SA"] {
+                    let packet = Segment::tcp(net.client, other, middle, 9).bytes();
+                    assert_untouched(&mut programs, "from_pod", &packet, Verdict::NoService);
+                }
+            }
+            let right = opening(protocol, net.client, net.vip, 1);
+            assert_eq!(programs.from_pod(&right.bytes()).verdict, Verdict::NewFlow);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a flow looks like on the wire, where the VIP is gone, is one conversation's alone.
 
 use super::{
-    Net, TCP, assert_comes_from, assert_goes_to, assert_untouched, each_case,
+    Net, TCP, UDP, assert_comes_from, assert_goes_to, assert_untouched, each_case,
     icmp::{self, Message},
     nets, opening,
     programs::{Frontend, POD, Place, Programs, SMALL},
@@ -186,6 +186,38 @@ fn a_direct_syn_by_the_tuple_of_a_flow_is_dropped_until_the_flow_closes() {
         assert_eq!(programs.pairs(), (0, 0), "the closing pair made way");
         let answer = direct.answer(net.backends[0], "SA").bytes();
         assert_untouched(&mut programs, "to_pod", &answer, Verdict::NoFlow);
+    }
+}
+
+/// A socket that calls the VIP and then the backend that it has heard of there.
+#[test]
+fn a_direct_datagram_by_the_tuple_of_a_flow_ends_the_flow() {
+    for net in nets() {
+        let mut programs = Programs::load();
+        programs.add(&round_robin(&net, UDP, &[(net.backends[0], 1)]));
+        let elsewhere = mcs_proxy_tests::netns::add_veth("other", "peer").unwrap();
+        let by_vip = Segment::udp(net.client, net.vip);
+        let direct = Segment::udp(net.client, net.backends[0]);
+        let answer = direct.answer(net.backends[0], "");
+        assert_untouched(&mut programs, "from_pod", &direct.bytes(), Verdict::NotOurs);
+        // A flow that is new, and one that is established: by its first datagram after two seconds.
+        for ticks in [0, 3] {
+            assert_goes_to(&mut programs, &by_vip, net.backends[0], Verdict::NewFlow);
+            assert_comes_from(&mut programs, &answer, net.vip);
+            programs.wait_ticks(ticks);
+            assert_goes_to(&mut programs, &by_vip, net.backends[0], Verdict::Forwarded);
+            assert_eq!(programs.flows_in(Place::Established).0.len(), usize::from(ticks > 0));
+            // Neither another port's nor another pod's is meant.
+            let other = Segment::udp(with_port(net.client, 40_001), net.backends[0]);
+            assert_untouched(&mut programs, "from_pod", &other.bytes(), Verdict::NotOurs);
+            assert_eq!(programs.run("from_pod", &direct.bytes(), elsewhere).verdict, Verdict::NotOurs);
+            assert_comes_from(&mut programs, &answer, net.vip);
+
+            assert_untouched(&mut programs, "from_pod", &direct.bytes(), Verdict::NotOurs);
+            assert_untouched(&mut programs, "to_pod", &answer.bytes(), Verdict::NoFlow);
+            assert_eq!(programs.pairs(), (0, 0));
+            assert_eq!(programs.share(POD), 0);
+        }
     }
 }
 

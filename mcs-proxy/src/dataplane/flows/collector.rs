@@ -171,10 +171,10 @@ impl Tier {
 
     /// How far the flow of a reply has come, as far as the reply knows.
     const fn silence(&self, reply: &Reply) -> FlowState {
-        match (self.names[1], reply.answered) {
-            (MapName::Replies, _) => FlowState::ANSWERED.with(FlowState::ESTABLISHED),
-            (_, 0) => FlowState::NEW,
-            _ => FlowState::ANSWERED,
+        if matches!(self.names[1], MapName::Replies) {
+            FlowState::ANSWERED.with(FlowState::ESTABLISHED)
+        } else {
+            reply.state
         }
     }
 

@@ -16,6 +16,7 @@ mod plan;
 mod recover;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use capacity::{CapacityError, Demand, Fill, Shortage, Usage};
 pub use hot::{HotAddress, LingerMark};
@@ -30,6 +31,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
 };
+use whole::Whole;
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
@@ -44,6 +46,7 @@ pub struct Table {
     hot: Hot,
     limbo: Limbo,
     strays: Strays,
+    whole: Whole,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,9 @@ struct Entry {
     extent: Extent,
     algorithm: Algorithm,
     affinity_seconds: u32,
+    packets_only: bool,
+    /// As in [`Frontend`](crate::desired::Frontend).
+    owns_vip: bool,
     slots: Vec<Target>,
     /// Those in the slots, and those that only serve the flows they have.
     backends: BTreeMap<Target, Backend>,
@@ -112,12 +118,14 @@ impl Table {
             hot: Hot::new(),
             limbo: Limbo::default(),
             strays: Strays::default(),
+            whole: Whole::default(),
         }
     }
 
     /// Makes the maps hold `desired` and nothing else. What is already so is left alone.
     pub fn sync(&mut self, desired: &Desired) -> Plan {
         let wanted: BTreeSet<ServiceKey> = desired.keys().map(service_key).collect();
+        self.whole.keep_unfit(&wanted);
         let removals =
             self.entries.keys().filter(|key| !wanted.contains(key)).filter_map(frontend_key).collect();
         self.plan(desired, &removals)
@@ -127,9 +135,22 @@ impl Table {
     pub fn reclaim(&mut self) -> Transaction {
         let mut transaction = Transaction::new();
         self.settle_strays(&mut transaction);
-        if !self.limbo.is_empty() || self.hot.is_leaving() {
+        if self.wants_reclaim() {
             self.grace(&mut transaction);
         }
+        transaction
+    }
+
+    /// Whether anything waits for a grace period.
+    #[must_use]
+    pub fn wants_reclaim(&self) -> bool {
+        !self.limbo.is_empty() || self.hot.is_leaving() || self.whole.is_pending()
+    }
+
+    /// As [`Self::reclaim`], after a grace period that began when the last transaction had been carried out.
+    pub fn reclaim_after_grace(&mut self) -> Transaction {
+        let mut transaction = vec![Operation::GracePeriodOver];
+        self.free_limbo(&mut transaction);
         transaction
     }
 
@@ -199,6 +220,10 @@ impl Table {
     /// Everything in limbo becomes free.
     fn grace(&mut self, transaction: &mut Transaction) {
         transaction.push(Operation::GracePeriod);
+        self.free_limbo(transaction);
+    }
+
+    fn free_limbo(&mut self, transaction: &mut Transaction) {
         let Limbo { extents, frontends, backends, removed: _ } = std::mem::take(&mut self.limbo);
         for (frontend, published) in frontends {
             if published {
@@ -209,14 +234,17 @@ impl Table {
         extents.into_iter().for_each(|extent| self.extents.release(extent));
         backends.into_iter().for_each(|id| self.backends.release(id));
         self.hot.grace_over();
+        self.say_whole(transaction);
     }
 
     fn settle_strays(&mut self, transaction: &mut Transaction) {
         let Strays { services, backends, hot, vips } = std::mem::take(&mut self.strays);
         transaction.extend(hot);
         for key in services {
+            self.unsay_whole(key.vip, transaction);
             transaction.push(Operation::RemoveService { key });
             self.limbo.removed = true;
+            self.judge_whole(key.vip, transaction);
         }
         transaction.extend(vips);
         for id in backends {

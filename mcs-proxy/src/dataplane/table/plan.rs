@@ -48,14 +48,28 @@ impl Table {
             .collect();
         let removals = removals.iter().map(service_key).filter(|key| !wanted.contains_key(key)).collect();
         let mut planner = Planner { table: self, transaction: Transaction::new(), removals };
+        let given_up: BTreeSet<Address> = planner.removals.iter().map(|key| key.vip).collect();
+        planner.unsay_whole(given_up.iter().copied());
+        let shared = wanted.iter().filter(|(_, (_, wanted))| !wanted.owns_vip).map(|(key, _)| key.vip);
+        planner.unsay_whole(shared);
         planner.table.settle_strays(&mut planner.transaction);
         let mut rejected = Vec::new();
         for (key, (name, wanted)) in &wanted {
-            if let Err(error) = planner.upsert(*key, wanted) {
-                rejected.push(Rejected { key: **name, error });
+            match planner.upsert(*key, wanted) {
+                Ok(()) => planner.table.whole.note_fit(key),
+                Err(error) => {
+                    rejected.push(Rejected { key: **name, error });
+                    if !planner.table.entries.contains_key(key) {
+                        planner.table.whole.note_unfit(*key);
+                    }
+                }
             }
         }
         planner.remove_all();
+        let touched: BTreeSet<Address> = wanted.keys().map(|key| key.vip).chain(given_up).collect();
+        for vip in touched {
+            planner.table.judge_whole(vip, &mut planner.transaction);
+        }
         Plan { transaction: planner.transaction, rejected, refused }
     }
 }
@@ -64,6 +78,8 @@ impl Table {
 struct Wanted {
     algorithm: Algorithm,
     affinity_seconds: u32,
+    packets_only: bool,
+    owns_vip: bool,
     slots: Vec<Target>,
     live: BTreeSet<Target>,
     /// Not in the slots.
@@ -83,13 +99,14 @@ impl Wanted {
         let live: BTreeSet<Target> = slots.iter().copied().collect();
         let serving = frontend.serving.iter().filter_map(target);
         let serving = serving.filter(|target| !live.contains(target)).collect();
-        let &Frontend { algorithm, affinity_seconds, .. } = frontend;
-        Self { algorithm, affinity_seconds, slots, live, serving }
+        let &Frontend { algorithm, affinity_seconds, packets_only, owns_vip, .. } = frontend;
+        Self { algorithm, affinity_seconds, packets_only, owns_vip, slots, live, serving }
     }
 
     fn is_extent_of(&self, entry: &Entry) -> bool {
         entry.algorithm == self.algorithm
             && entry.affinity_seconds == self.affinity_seconds
+            && entry.packets_only == self.packets_only
             && entry.slots == self.slots
     }
 
@@ -118,6 +135,12 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    fn unsay_whole(&mut self, vips: impl IntoIterator<Item = Address>) {
+        for vip in vips {
+            self.table.unsay_whole(vip, &mut self.transaction);
+        }
+    }
+
     fn upsert(&mut self, key: ServiceKey, wanted: &Wanted) -> Result<(), CapacityError> {
         let known = self.table.entries.get(&key);
         let rewrite = known.is_none_or(|entry| !wanted.is_extent_of(entry));
@@ -141,7 +164,7 @@ impl Planner<'_> {
                 let service = frontend.unwrap_or_default();
                 self.transaction.push(Operation::ResetService { service });
                 if !self.table.hot.is_held(Direction::FromPod, key.vip) {
-                    self.transaction.push(Operation::SetVip { vip: key.vip, owned: true });
+                    self.transaction.push(Operation::SetVip { vip: key.vip, flags: Some(0) });
                 }
                 self.transaction.extend(self.table.hot.hold(Direction::FromPod, key.vip));
                 Entry {
@@ -149,11 +172,14 @@ impl Planner<'_> {
                     extent: Extent { first: 0, len: 0 },
                     algorithm: wanted.algorithm,
                     affinity_seconds: wanted.affinity_seconds,
+                    packets_only: wanted.packets_only,
+                    owns_vip: wanted.owns_vip,
                     slots: Vec::new(),
                     backends: BTreeMap::new(),
                 }
             }
         };
+        entry.owns_vip = wanted.owns_vip;
         self.welcome(&mut entry, &newcomers, &room.backends);
         self.set_states(&mut entry, wanted, Some(Liveness::Live));
         if let Some(extent) = room.extent {
@@ -211,7 +237,7 @@ impl Planner<'_> {
             frontend: entry.frontend,
             algorithm: wanted.algorithm,
             affinity_seconds: wanted.affinity_seconds,
-            packets_only: false,
+            packets_only: wanted.packets_only,
         };
         let slots = wanted.slots.iter().map(|target| {
             let backend = entry.backends.get(target).map_or(0, |backend| backend.id);
@@ -226,6 +252,7 @@ impl Planner<'_> {
         }
         entry.algorithm = wanted.algorithm;
         entry.affinity_seconds = wanted.affinity_seconds;
+        entry.packets_only = wanted.packets_only;
         entry.slots.clone_from(&wanted.slots);
     }
 
@@ -271,12 +298,13 @@ impl Planner<'_> {
 
     fn remove_all(&mut self) {
         for key in std::mem::take(&mut self.removals) {
+            self.table.whole.note_fit(&key);
             let Some(entry) = self.table.entries.remove(&key) else { continue };
             self.transaction.push(Operation::RemoveService { key });
             self.table.limbo.removed = true;
             self.table.hot.let_go(Direction::FromPod, key.vip);
             if !self.table.hot.is_held(Direction::FromPod, key.vip) {
-                self.transaction.push(Operation::SetVip { vip: key.vip, owned: false });
+                self.transaction.push(Operation::SetVip { vip: key.vip, flags: None });
             }
             for (target, backend) in entry.backends {
                 let state = BackendState::new(self.table.generation(backend.id), Liveness::Gone);

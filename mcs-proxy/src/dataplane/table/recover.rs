@@ -1,8 +1,10 @@
 //! The mirror of maps that an earlier daemon has filled.
 
-use super::{Backend, Entry, Extent, Hot, Ids, Limbo, Sizes, Strays, Table, Target, allocate};
+use super::{Backend, Entry, Extent, Hot, Ids, Limbo, Sizes, Strays, Table, Target, Whole, allocate};
 use crate::dataplane::{Dump, FlowRef, Operation, frontend_key};
-use mcs_proxy_ebpf::abi::{Address, BackendState, Direction, Element, Header, Liveness, ServiceKey, Slot};
+use mcs_proxy_ebpf::abi::{
+    Address, BackendState, Direction, Element, Header, Liveness, ServiceKey, Slot, VipFlags,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Table {
@@ -56,17 +58,21 @@ impl Table {
             hot: Hot::inherit(&dump.hot),
             limbo,
             strays,
+            whole: Whole::inherit(&dump.vips),
         };
         table.recover_hot(&dump.flows);
         table.recover_vips(&dump.vips);
         table
     }
 
-    fn recover_vips(&mut self, found: &BTreeSet<Address>) {
+    fn recover_vips(&mut self, found: &BTreeMap<Address, VipFlags>) {
+        for (key, entry) in &mut self.entries {
+            entry.owns_vip = self.whole.is_said(&key.vip);
+        }
         let owned: BTreeSet<Address> = self.entries.keys().map(|key| key.vip).collect();
-        let set = |owned| move |&vip: &Address| Operation::SetVip { vip, owned };
-        self.strays.vips.extend(found.difference(&owned).map(set(false)));
-        self.strays.vips.extend(owned.difference(found).map(set(true)));
+        let set = |flags| move |&vip: &Address| Operation::SetVip { vip, flags };
+        self.strays.vips.extend(found.keys().filter(|vip| !owned.contains(vip)).map(set(None)));
+        self.strays.vips.extend(owned.iter().filter(|vip| !found.contains_key(vip)).map(set(Some(0))));
     }
 
     /// Has packets from pods to these addresses looked at, for good.
@@ -125,10 +131,18 @@ impl Finder<'_> {
         self.frontends.insert(frontend);
         self.extents.insert(extent.first, extent.len);
         self.ids.extend(ids);
-        let Header { algorithm, affinity_seconds, packets_only: _, count: _, service: _, frontend: _ } =
-            header;
+        let Header { algorithm, affinity_seconds, packets_only, count: _, service: _, frontend: _ } = header;
         let slots = slots.into_iter().map(|slot| (slot.address, slot.port)).collect();
-        Some(Entry { frontend, extent, algorithm, affinity_seconds, slots, backends })
+        Some(Entry {
+            frontend,
+            extent,
+            algorithm,
+            affinity_seconds,
+            packets_only,
+            owns_vip: false,
+            slots,
+            backends,
+        })
     }
 
     fn extent(&self, first: u32, frontend: u32) -> Option<(Header, Vec<Slot>)> {

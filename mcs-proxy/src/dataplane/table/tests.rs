@@ -7,6 +7,7 @@ use crate::{
 use mcs_proxy_ebpf::abi::{Direction, Protocol};
 
 mod properties;
+mod whole;
 
 const SIZES: MapSizes = MapSizes {
     frontends: 4,
@@ -37,6 +38,8 @@ fn frontend(slots: &[u8], serving: &[u8]) -> Frontend {
         port_name: String::new(),
         algorithm: Algorithm::RoundRobin,
         affinity_seconds: 0,
+        packets_only: false,
+        owns_vip: true,
         slots: slots.iter().copied().map(address).collect(),
         serving: serving.iter().copied().map(address).collect(),
         used: 0,
@@ -213,6 +216,7 @@ fn nothing_is_inserted_after_a_removal_without_a_grace_period() {
     pair.reclaim();
     assert!(!has_grace(&pair.sync(&[(2, &[1], &[]), (3, &[1], &[])]).transaction));
     assert!(pair.table.limbo.is_empty());
+    pair.reclaim();
     assert_eq!(pair.table.reclaim(), []);
 }
 
@@ -362,4 +366,30 @@ fn a_mark_is_good_for_its_own_table_only() {
 fn an_empty_dump_is_an_empty_table() {
     let mut table = Table::recover(&Dump::default());
     assert_eq!(table.sync(&desired(&[(1, &[1], &[])])).rejected.len(), 1);
+}
+
+#[test]
+fn a_frontend_that_leaves_sockets_alone_is_written_so_and_stays_so_over_a_restart() {
+    let mut pair = Pair::new();
+    let mut wanted = desired(&[(1, &[1], &[])]);
+    let sync = |pair: &mut Pair, wanted: &Desired| {
+        let plan = pair.table.sync(wanted);
+        pair.maps.run(&plan.transaction).unwrap();
+        plan.transaction
+    };
+    sync(&mut pair, &wanted);
+    wanted.values_mut().for_each(|frontend| frontend.packets_only = true);
+    let rewritten = sync(&mut pair, &wanted);
+    let headers: Vec<bool> = rewritten
+        .iter()
+        .filter_map(|operation| {
+            let Operation::WriteExtent { elements, .. } = operation else { return None };
+            elements[0].as_header()
+        })
+        .map(|header| header.packets_only)
+        .collect();
+    assert_eq!(headers, [true]);
+    pair.table = pair.recover();
+    pair.reclaim();
+    assert_eq!(sync(&mut pair, &wanted), []);
 }

@@ -14,9 +14,9 @@ const ALGORITHM: &str = "mcs-proxy.io/algorithm";
 const CLUSTERS: &str = "mcs-proxy.io/clusters";
 /// When a tier is good enough, see [`MinReady`].
 const MIN_READY: &str = "mcs-proxy.io/min-ready";
-const READ: [&str; 4] = [ENABLED, ALGORITHM, CLUSTERS, MIN_READY];
-/// Of the design, but not served by this version.
-const LATER: [&str; 1] = ["mcs-proxy.io/socket-path"];
+/// `"false"`: sockets that call it are left to the packet path.
+const SOCKET_PATH: &str = "mcs-proxy.io/socket-path";
+const READ: [&str; 5] = [ENABLED, ALGORITHM, CLUSTERS, MIN_READY, SOCKET_PATH];
 const OUR_PREFIX: &str = "mcs-proxy.io/";
 /// Kubernetes' own: which proxy serves the Service, kube-proxy if it is absent.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -56,6 +56,8 @@ pub(super) fn decode(kind: ObjectKind, object: &api::Service) -> Service {
     let clusters = annotation(annotations, CLUSTERS, tiers, &mut malformed.clusters, &mut report);
     let threshold = |text: &str| MinReady::parse(text).map_err(|error| said(text, error));
     let min_ready = annotation(annotations, MIN_READY, threshold, &mut malformed.min_ready, &mut report);
+    let socket_path =
+        annotation(annotations, SOCKET_PATH, yes_or_no, &mut malformed.socket_path, &mut report);
     report_foreign_annotations(annotations, &mut report);
 
     let unspecified = api::ServiceSpec::default();
@@ -70,6 +72,7 @@ pub(super) fn decode(kind: ObjectKind, object: &api::Service) -> Service {
         algorithm,
         clusters,
         min_ready,
+        socket_path,
         session_affinity: session_affinity(spec, &mut report),
         internal_traffic_policy: internal_traffic_policy(spec, &mut report),
         externally_exposed: externally_exposed(object, spec),
@@ -130,11 +133,17 @@ fn annotation<T, E: std::fmt::Display>(
         .ok()
 }
 
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(format!("`{}` is neither \"true\" nor \"false\"", shown(other))),
+    }
+}
+
 fn report_foreign_annotations(annotations: &BTreeMap<String, String>, report: &mut Report) {
     for key in annotations.keys().filter(|key| key.starts_with(OUR_PREFIX)) {
-        if LATER.contains(&key.as_str()) {
-            report.add(field_of(key), "not served by this version", "it is ignored; remove it or upgrade");
-        } else if !READ.contains(&key.as_str()) {
+        if !READ.contains(&key.as_str()) {
             report.add(
                 field_of(&shown(key)),
                 "no such annotation",

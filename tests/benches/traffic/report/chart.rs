@@ -105,6 +105,7 @@ const fn colour(arm: Arm) -> &'static str {
         Arm::KubeProxyNftables => "#e69f00",
         Arm::KubeProxyIptables => "#d55e00",
         Arm::Packet => "#0072b2",
+        Arm::Redirect => "#cc79a7",
         Arm::Socket => "#009e73",
     }
 }

@@ -63,7 +63,7 @@ pub(super) enum Step {
         vip: Option<u8>,
         flags: &'static str,
     },
-    /// Not by way of a Service.
+    /// Not by way of a Service; without flags a datagram.
     CallDirectly {
         client: u8,
         backend: u8,
@@ -138,7 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (client(), service()).prop_map(|(client, service)| Step::Redirect { client, service }),
         1 => (client(), option::of(1..3_u8), select(vec!["S", "A"]))
             .prop_map(|(client, vip, flags)| Step::CallOther { client, vip, flags }),
-        1 => (client(), 0..BACKENDS, select(vec!["S", "S", "A"]))
+        1 => (client(), 0..BACKENDS, select(vec!["S", "S", "A", "", ""]))
             .prop_map(|(client, backend, flags)| Step::CallDirectly { client, backend, flags }),
         1 => (client(), option::of(1..3_u8)).prop_map(|(client, vip)| Step::Ping { client, vip }),
         2 => (service(), vec(0..BACKENDS, 0..4))

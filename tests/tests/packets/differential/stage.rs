@@ -32,6 +32,9 @@ pub(super) const SERVICES: [Service; 6] = [
     service(1, 80, SCTP, Algorithm::RoundRobin, 0),
 ];
 
+/// One of those whose VIP is ours with every port; that of the first is not.
+pub(super) const OF_WHOLE_VIP: u8 = 2;
+
 const fn service(vip: u8, port: u16, protocol: u8, algorithm: Algorithm, affinity_seconds: u32) -> Service {
     Service { vip, port, protocol, algorithm, affinity_seconds }
 }

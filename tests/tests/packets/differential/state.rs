@@ -10,7 +10,7 @@ use aya::Pod;
 use mcs_proxy_ebpf::{
     abi::{
         Affinity, AffinityKey, BackendState, Element, Flow, Header, Liveness, MapName, Reply, ServiceKey,
-        Slot, Tuple,
+        Slot, Tuple, VIP_WHOLE,
     },
     model,
 };
@@ -40,6 +40,9 @@ impl Lockstep {
             self.set_endpoints(service, &[0, 1]);
             self.model.tables.vips.insert(stage::called(v6, service).ip().into());
         }
+        let whole = stage::called(v6, stage::OF_WHOLE_VIP);
+        self.programs.set_vip(whole, VIP_WHOLE);
+        self.model.tables.whole.insert(whole.ip().into());
         self.model.counters = Snapshot::counters(self);
     }
 

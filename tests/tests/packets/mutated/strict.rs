@@ -72,7 +72,9 @@ pub(super) fn judge(program: &str, before: &[u8], verdict: Verdict, after: &[u8]
         | Verdict::Connected
         | Verdict::ConnectRefused
         | Verdict::LoneFragment
-        | Verdict::OddMissing => {
+        | Verdict::OddMissing
+        | Verdict::PeerMissing
+        | Verdict::Redirected => {
             if before == after {
                 Ok(false)
             } else {

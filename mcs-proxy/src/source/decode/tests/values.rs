@@ -108,6 +108,16 @@ fn algorithms() {
 }
 
 #[test]
+fn the_socket_path_is_true_or_false_and_nothing_else() {
+    for (value, expected) in [("true", Some(true)), ("false", Some(false)), ("off", None), ("", None)] {
+        let patch = ("/metadata/annotations/mcs-proxy.io~1socket-path", json!(value));
+        let service = service_of(patched_service(&[patch]));
+        assert_eq!((service.socket_path, service.malformed.socket_path), (expected, expected.is_none()));
+        assert_eq!(service.problems.len(), usize::from(expected.is_none()), "{value}");
+    }
+}
+
+#[test]
 fn tiers_and_their_threshold_are_read_and_a_malformed_one_keeps_the_last_good() {
     let annotated = |clusters: &str, min_ready: &str| {
         service_of(patched_service(&[
@@ -169,9 +179,9 @@ fn a_value_that_makes_no_sense_costs_no_more_than_itself() {
         ),
         (
             "/metadata/annotations/mcs-proxy.io~1socket-path",
-            json!("false"),
+            json!("off"),
             "metadata.annotations[mcs-proxy.io/socket-path]",
-            "not served",
+            "`off` is neither",
             (1, 2),
         ),
         (

@@ -1,5 +1,10 @@
 //! The socket path: processes in the node's own namespace, whose connections no veth sees.
 
+mod annotation;
+mod nodes;
+mod tcp;
+mod udp;
+
 use crate::stage::{PODS, PODS_V6, SERVICE_PORT, Stage, VIP, slice, v4, v6};
 use anyhow::{Context as _, Result};
 use mcs_proxy_tests::{Cgroup, client, karmada::Slice};
