@@ -254,3 +254,25 @@ pub(crate) fn pin(program: &OwnedFd, path: &CStr) -> io::Result<()> {
     const OBJ_PIN: libc::c_int = 6;
     bpf(OBJ_PIN, &mut [path.as_ptr().addr() as u64, program.as_raw_fd() as u64]).map(drop)
 }
+
+/// The calling thread, for [`interrupt`].
+pub(crate) fn this_thread() -> libc::pthread_t {
+    // SAFETY: always succeeds.
+    unsafe { libc::pthread_self() }
+}
+
+/// Sends SIGUSR1, of which nothing is thought, to a thread that lives.
+pub(crate) fn interrupt(thread: libc::pthread_t) -> io::Result<()> {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    // SAFETY: the handler touches nothing.
+    if unsafe { libc::signal(libc::SIGUSR1, nothing as extern "C" fn(libc::c_int) as libc::sighandler_t) }
+        == libc::SIG_ERR
+    {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: whoever calls vouches for the thread.
+    match unsafe { libc::pthread_kill(thread, libc::SIGUSR1) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}

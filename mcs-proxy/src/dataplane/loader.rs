@@ -176,8 +176,12 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     Ok(Loaded { programs, logger, adopted })
 }
 
-/// The verifier gives up with EAGAIN when a signal arrives meanwhile; libbpf tries five times, and so do we.
+/// The verifier gives up with EAGAIN when a signal is pending for the thread (kernel commit c3494801cd17), and a busy
+/// process may be sent one at every try: each child that ends sends SIGCHLD to any one thread that takes it. So none
+/// is taken meanwhile. What can't be held back, a debugger or the freezer, may still interrupt: libbpf tries five
+/// times, and so do we.
 pub fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    let _held = sys::HeldSignals::on_this_thread();
     let mut tries = 1;
     loop {
         match load() {

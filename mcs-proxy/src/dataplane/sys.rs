@@ -10,6 +10,8 @@ use mcs_proxy_ebpf::abi::Element;
 use std::{
     ffi::{CStr, CString, c_int, c_long},
     io,
+    marker::PhantomData,
+    mem::MaybeUninit,
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::{ffi::OsStrExt, net::UnixDatagram},
@@ -534,6 +536,35 @@ pub fn membarrier_global() -> Result<()> {
     if result < 0 { Err(SysError::last("membarrier")) } else { Ok(()) }
 }
 
+/// While it lives, the thread that made it takes no signal but SIGKILL and SIGSTOP. Another thread of the process takes
+/// what is sent to the process; what is sent to this one waits.
+#[derive(Debug)]
+pub struct HeldSignals {
+    before: libc::sigset_t,
+    /// The mask is the thread's.
+    _here: PhantomData<*const ()>,
+}
+
+impl HeldSignals {
+    pub fn on_this_thread() -> Self {
+        let mut before = MaybeUninit::uninit();
+        let mut all = MaybeUninit::uninit();
+        // SAFETY: fills the set.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: reads a set that is filled and writes the one from before. Fails only for a `how` that is none.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        // SAFETY: written by the call above.
+        Self { before: unsafe { before.assume_init() }, _here: PhantomData }
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        // SAFETY: reads the set; null: what was until now is not asked for.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
+    }
+}
+
 /// The thread's effective capabilities, one bit each (capabilities(7)).
 pub fn effective_capabilities() -> Result<u64> {
     #[repr(C)]
@@ -599,7 +630,7 @@ pub fn is_cgroup2(path: &Path) -> Result<bool> {
 fn file_system(path: &Path) -> Result<libc::__fsword_t> {
     let path = CString::new(path.as_os_str().as_bytes())
         .map_err(|error| SysError { call: "statfs", source: io::Error::other(error) })?;
-    let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    let mut found = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the path is a live C string, and there is room for the answer.
     if unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) } < 0 {
         return Err(SysError::last("statfs"));

@@ -6,5 +6,6 @@ mod swaps;
 
 mod flows;
 mod interfaces;
+mod interrupted;
 mod links;
 mod maps;
