@@ -31,7 +31,10 @@ use anyhow::{Context, Result};
 use plan::Plan;
 use progress::Progress;
 use samples::Run;
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -40,16 +43,21 @@ fn main() -> Result<()> {
     }
     let is_asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let from = arguments.iter().position(|argument| argument == "--from");
-    let run = match from {
+    let plan = Plan::new(is_asked("--quick"));
+    let mut run = match from {
         Some(index) => Run::read(arguments.get(index + 1).context("--from takes a file")?.as_ref())?,
-        None => measure(&Plan::new(is_asked("--quick")))?,
+        None => Run::new(machine::describe()?, &plan),
     };
     let folder = if is_asked("--save") {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/traffic/results"))
     } else {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))
     };
+    if from.is_none() {
+        measure(&plan, &mut run, &folder)?;
+    }
     report::write(&run, &folder)?;
+    eprintln!("samples.json, table.md and chart.svg are in {}", folder.display());
     if is_asked("--json") {
         println!("{}", report::summary(&run));
     } else {
@@ -58,12 +66,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(plan: &Plan) -> Result<Run> {
-    let mut run = Run::new(machine::describe()?, plan);
+/// What is there is kept after every size: a run of an hour may be interrupted.
+fn measure(plan: &Plan, run: &mut Run, folder: &Path) -> Result<()> {
     let mut progress = Progress::new(plan);
     for size in &plan.sizes {
         let stage = stage::Stage::new(size, &mut progress)?;
         run.stages.push(rounds::measure(plan, size, stage, &mut progress)?);
+        report::write(run, folder)?;
     }
-    Ok(run)
+    Ok(())
 }

@@ -19,9 +19,7 @@ pub(crate) fn write(run: &Run, folder: &Path) -> Result<()> {
     };
     write("samples.json", serde_json::to_string(run)? + "\n")?;
     write("table.md", markdown(run))?;
-    write("chart.svg", chart::svg(run))?;
-    eprintln!("samples.json, table.md and chart.svg are in {}", folder.display());
-    Ok(())
+    write("chart.svg", chart::svg(run))
 }
 
 /// What `--json` prints.
