@@ -48,6 +48,7 @@ pub(super) enum Seen {
     Nothing,
     /// The client's peer is the VIP, and the server's is the client.
     Connected {
+        to: usize,
         peer_is_vip: bool,
     },
     /// The other end has read this.
@@ -74,6 +75,9 @@ impl Seen {
                 Self::Answered { server_sees_client, as_said, .. },
                 Self::Answered { server_sees_client: others, as_said: others_said, .. },
             ) => (server_sees_client, as_said) == (others, others_said),
+            (Self::Connected { peer_is_vip, .. }, Self::Connected { peer_is_vip: others, .. }) => {
+                peer_is_vip == others
+            }
             _ => self == other,
         }
     }
@@ -110,10 +114,10 @@ impl Side {
             Err(error) => return Ok(Seen::Failed(error.kind())),
         };
         let peer_is_vip = client.peer_addr()? == vip;
-        let (_, server) = accept(servers, from)?;
+        let (to, server) = accept(servers, from)?;
         self.connections[number] =
             Some(Connection { port, client: End::new(client), server: End::new(server) });
-        Ok(Seen::Connected { peer_is_vip })
+        Ok(Seen::Connected { to, peer_is_vip })
     }
 
     fn say(&mut self, number: usize, by: By, length: usize) -> Result<Seen> {
