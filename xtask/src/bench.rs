@@ -33,6 +33,15 @@ struct TrafficOptions {
     /// Less than three minutes in place of less than an hour: 1 and 1,000 Services, fewer rounds
     #[arg(long)]
     quick: bool,
+    /// These alone, of direct, kube-proxy-nftables, kube-proxy-iptables, packet, redirect, socket; separated by commas
+    #[arg(long, value_name = "ARMS")]
+    arms: Option<String>,
+    /// These numbers of Services alone, separated by commas
+    #[arg(long, value_name = "NUMBERS")]
+    services: Option<String>,
+    /// How often each arm is measured at each size
+    #[arg(long, value_name = "NUMBER")]
+    rounds: Option<String>,
     /// Keep samples, table and picture with the sources, not in target/bench
     #[arg(long)]
     save: bool,
@@ -84,7 +93,8 @@ pub(crate) fn run(workspace: &Path, benches: &Benches) -> Result<()> {
     }
 }
 
-fn traffic(workspace: &Path, TrafficOptions { options, quick, save, from }: &TrafficOptions) -> Result<()> {
+fn traffic(workspace: &Path, asked: &TrafficOptions) -> Result<()> {
+    let TrafficOptions { options, quick, arms, services, rounds, save, from } = asked;
     let mut traffic = if from.is_some() {
         benchmark(workspace, "traffic")
     } else {
@@ -96,6 +106,8 @@ fn traffic(workspace: &Path, TrafficOptions { options, quick, save, from }: &Tra
     }
     let flags = [("--quick", quick), ("--save", save)];
     traffic.args(flags.into_iter().filter(|(_, is_asked)| **is_asked).map(|(flag, _)| flag));
+    let values = [("--arms", arms), ("--services", services), ("--rounds", rounds)];
+    traffic.args(values.into_iter().filter_map(|(flag, value)| Some([flag, value.as_deref()?])).flatten());
     if let Some(file) = from {
         traffic.arg("--from").arg(std::path::absolute(file)?);
     }

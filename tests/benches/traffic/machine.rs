@@ -29,7 +29,8 @@ pub(crate) fn describe() -> Result<Machine> {
         processor: field(&read("/proc/cpuinfo")?, "model name"),
         cores: thread::available_parallelism()?.get(),
         memory_gib: kib.div_ceil(1 << 20),
-        kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        // The version alone: what follows a hyphen is whoever built it.
+        kernel: read("/proc/sys/kernel/osrelease")?.trim().split('-').next().unwrap_or_default().to_owned(),
         iptables: version(Command::new("iptables"))?,
         nftables: version(Command::new("nft"))?,
         kube_proxy: version(Command::new(kube_proxy))?,

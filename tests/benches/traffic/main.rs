@@ -27,7 +27,9 @@ mod samples;
 mod stage;
 mod worker;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use arm::Arm;
+use clap::Parser;
 use plan::Plan;
 use progress::Progress;
 use samples::Run;
@@ -36,29 +38,47 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What `cargo xtask bench` says of it.
+#[derive(Debug, Parser)]
+struct Options {
+    #[arg(long)]
+    quick: bool,
+    #[arg(long, value_delimiter = ',')]
+    arms: Vec<Arm>,
+    #[arg(long, value_delimiter = ',')]
+    services: Vec<u32>,
+    #[arg(long)]
+    rounds: Option<u32>,
+    #[arg(long)]
+    save: bool,
+    #[arg(long)]
+    from: Option<PathBuf>,
+    #[arg(long)]
+    json: bool,
+    /// Said by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if let Some(("--worker", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return worker::run(rest);
     }
-    let is_asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let from = arguments.iter().position(|argument| argument == "--from");
-    let plan = Plan::new(is_asked("--quick"));
-    let mut run = match from {
-        Some(index) => Run::read(arguments.get(index + 1).context("--from takes a file")?.as_ref())?,
-        None => Run::new(machine::describe()?, &plan),
-    };
-    let folder = if is_asked("--save") {
+    let options = Options::parse();
+    let plan = Plan::new(&options);
+    let folder = if options.save {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/traffic/results"))
     } else {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))
     };
-    if from.is_none() {
-        measure(&plan, &mut run, &folder)?;
-    }
+    let run = match &options.from {
+        Some(file) => Run::read(file)?,
+        None => measure(&plan, &folder)?,
+    };
     report::write(&run, &folder)?;
     eprintln!("samples.json, table.md and chart.svg are in {}", folder.display());
-    if is_asked("--json") {
+    if options.json {
         println!("{}", report::summary(&run));
     } else {
         println!("{}", report::markdown(&run));
@@ -67,12 +87,13 @@ fn main() -> Result<()> {
 }
 
 /// What is there is kept after every size: a run of an hour may be interrupted.
-fn measure(plan: &Plan, run: &mut Run, folder: &Path) -> Result<()> {
+fn measure(plan: &Plan, folder: &Path) -> Result<Run> {
+    let mut run = Run::new(machine::describe()?, plan);
     let mut progress = Progress::new(plan);
     for size in &plan.sizes {
-        let stage = stage::Stage::new(size, &mut progress)?;
+        let stage = stage::Stage::new(plan, size, &mut progress)?;
         run.stages.push(rounds::measure(plan, size, stage, &mut progress)?);
-        report::write(run, folder)?;
+        report::write(&run, folder)?;
     }
-    Ok(())
+    Ok(run)
 }

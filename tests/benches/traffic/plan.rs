@@ -1,6 +1,7 @@
 //! What is measured, and for how long.
 
 use crate::{
+    Options,
     arm::Arm,
     samples::{Measure, Target},
 };
@@ -11,6 +12,7 @@ const BYSTANDERS_AT: u32 = 10_000;
 
 pub(crate) struct Plan {
     pub(crate) quick: bool,
+    pub(crate) arms: Vec<Arm>,
     pub(crate) sizes: Vec<Size>,
     /// That count; one more, before them, warms up.
     pub(crate) rounds: u32,
@@ -26,7 +28,8 @@ pub(crate) struct Size {
 
 impl Plan {
     /// The quick one takes less than three minutes, the other less than an hour.
-    pub(crate) fn new(quick: bool) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
+        let quick = options.quick;
         let sizes: &[(u32, u32)] = if quick {
             &[(1, 1), (1000, 1)]
         } else {
@@ -42,8 +45,15 @@ impl Plan {
                 (10_000, 10),
             ]
         };
-        let sizes = sizes.iter().map(|&(services, endpoints)| Size { services, endpoints }).collect();
-        Self { quick, sizes, rounds: if quick { 7 } else { 11 } }
+        let is_asked = |services: u32| options.services.is_empty() || options.services.contains(&services);
+        let sizes = sizes.iter().map(|&(services, endpoints)| Size { services, endpoints });
+        let arms = Arm::ALL.into_iter().filter(|arm| options.arms.is_empty() || options.arms.contains(arm));
+        Self {
+            quick,
+            arms: arms.collect(),
+            sizes: sizes.filter(|size| is_asked(size.services)).collect(),
+            rounds: options.rounds.unwrap_or(if quick { 7 } else { 11 }),
+        }
     }
 
     /// What every round at a size consists of.
@@ -74,7 +84,7 @@ impl Plan {
     /// How long the rounds at a size take.
     pub(crate) fn measuring(&self, size: &Size) -> Duration {
         let round: Duration = self.measures(size).into_iter().map(|(measure, _)| self.slice(measure)).sum();
-        round * Arm::ALL.len() as u32 * (self.rounds + 1)
+        round * self.arms.len() as u32 * (self.rounds + 1)
     }
 
     /// About how long it takes until everything stands, on a machine of two cores.

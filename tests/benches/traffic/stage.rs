@@ -1,7 +1,6 @@
 //! All arms at one size, each ready to be called.
 
 use crate::{
-    arm::Arm,
     lane::Lane,
     objects::{self, SERVICE_RANGE},
     plan::{Plan, Size},
@@ -19,7 +18,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new(size: &Size, progress: &mut Progress) -> Result<Self> {
+    pub(crate) fn new(plan: &Plan, size: &Size, progress: &mut Progress) -> Result<Self> {
         let estimated = Plan::setting_up(size);
         progress.step(size, "an API server", Duration::ZERO);
         let mut world = World::new()?;
@@ -27,8 +26,8 @@ impl Stage {
         api.grant()?;
         objects::create(&world, &api, size)?;
         let mut lanes = Vec::new();
-        for arm in Arm::ALL {
-            progress.step(size, &format!("a node for {arm}"), estimated / Arm::ALL.len() as u32);
+        for &arm in &plan.arms {
+            progress.step(size, &format!("a node for {arm}"), estimated / plan.arms.len() as u32);
             lanes.push(Lane::new(&mut world, &api, arm, size).with_context(|| arm.to_string())?);
         }
         Ok(Self { lanes, api, _world: world })

@@ -18,7 +18,11 @@ const BOTTOM: f64 = 330.0;
 /// Of stages with one endpoint.
 pub(super) fn svg(run: &Run) -> String {
     let stages: Vec<&StageSamples> = run.stages.iter().filter(|stage| stage.endpoints == 1).collect();
-    let lines: Vec<(Arm, Vec<(f64, f64)>)> = Arm::ALL.map(|arm| (arm, line(&stages, arm))).to_vec();
+    let lines: Vec<(Arm, Vec<(f64, f64)>)> = Arm::ALL
+        .map(|arm| (arm, line(&stages, arm)))
+        .into_iter()
+        .filter(|(_, line)| !line.is_empty())
+        .collect();
     let points = || lines.iter().flat_map(|(_, line)| line);
     let most = points().map(|point| point.1).fold(1000.0, f64::max);
     let top = (most / 1000.0).ceil() * 1000.0;

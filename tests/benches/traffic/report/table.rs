@@ -49,7 +49,7 @@ fn stage_table(stage: &StageSamples) -> String {
         let _ = write!(text, " {name} |");
     }
     text += &format!("\n|---|{}\n", "---|".repeat(COLUMNS.len()));
-    for arm in Arm::ALL {
+    for arm in Arm::ALL.into_iter().filter(|arm| stage.samples.iter().any(|sample| sample.arm == *arm)) {
         let _ = write!(text, "| {arm} |");
         for (_, measure, figure, factor) in COLUMNS {
             let _ = write!(text, " {} |", cell(stage, arm, measure, figure, factor));
