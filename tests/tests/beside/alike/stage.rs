@@ -60,6 +60,9 @@ impl Stage {
         }
         let servers = pods.iter().map(Server::start).collect::<Result<_>>()?;
         let client = world.add_pod(&node, "client", &["10.12.0.9", "fd10:12::9"])?;
+        // kube-proxy has the kernel answer where there is no endpoint, and that would answer six times and then once a second.
+        node.namespace.sysctl("net/ipv4/icmp_ratelimit", "0")?;
+        node.namespace.sysctl("net/ipv6/icmp/ratelimit", "0")?;
 
         let api = ApiServer::start(&world, RANGES)?;
         api.grant()?;
