@@ -38,6 +38,8 @@ static SILENCES: Global<Silences> = Global::new(Silences {
     tcp_half_closed: 4 * 120,
     tcp_closed: 4 * 120,
     udp_stream: 4 * 120,
+    sctp_established: 4 * 210,
+    sctp_closed: 4 * 10,
 });
 
 #[inline(always)]

@@ -343,6 +343,18 @@ pub struct TimeoutFlags {
     /// UDP: with traffic both ways
     #[arg(long, value_name = "TIME", default_value = "120s")]
     pub udp_timeout_stream: humantime::Duration,
+    /// SCTP: INIT without an answer
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    pub sctp_timeout_cookie_wait: humantime::Duration,
+    /// SCTP: answered, but not confirmed by the client
+    #[arg(long, value_name = "TIME", default_value = "3s")]
+    pub sctp_timeout_cookie_echoed: humantime::Duration,
+    /// SCTP: established
+    #[arg(long, value_name = "TIME", default_value = "210s")]
+    pub sctp_timeout_established: humantime::Duration,
+    /// SCTP: aborted or shut down
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub sctp_timeout_closed: humantime::Duration,
 }
 
 impl TimeoutFlags {
@@ -356,6 +368,10 @@ impl TimeoutFlags {
             tcp_closed: self.tcp_timeout_closed.into(),
             udp: self.udp_timeout.into(),
             udp_stream: self.udp_timeout_stream.into(),
+            sctp_cookie_wait: self.sctp_timeout_cookie_wait.into(),
+            sctp_cookie_echoed: self.sctp_timeout_cookie_echoed.into(),
+            sctp_established: self.sctp_timeout_established.into(),
+            sctp_closed: self.sctp_timeout_closed.into(),
         }
     }
 }

@@ -104,6 +104,8 @@ pub struct Silences {
     pub tcp_closed: u32,
     /// UDP with traffic both ways.
     pub udp_stream: u32,
+    pub sctp_established: u32,
+    pub sctp_closed: u32,
 }
 
 impl Silences {
@@ -112,6 +114,8 @@ impl Silences {
     pub const fn of(&self, protocol: u8, state: FlowState) -> u32 {
         if protocol == Protocol::Udp.number() {
             self.udp_stream
+        } else if protocol == Protocol::Sctp.number() {
+            if state.is_closed() { self.sctp_closed } else { self.sctp_established }
         } else if state.is_closed() {
             self.tcp_closed
         } else if state.is_half_closed() {
@@ -282,7 +286,7 @@ impl Affinity {
 const _: () = assert!(size_of::<Tuple>() == 40);
 const _: () = assert!(size_of::<Flow>() == 64);
 const _: () = assert!(size_of::<Reply>() == 56);
-const _: () = assert!(size_of::<RosterEntry>() == 48 && size_of::<Silences>() == 16);
+const _: () = assert!(size_of::<RosterEntry>() == 48 && size_of::<Silences>() == 24);
 const _: () = assert!(size_of::<AffinityKey>() == 24 && size_of::<Affinity>() == 40);
 
 #[cfg(test)]
@@ -292,17 +296,25 @@ mod tests {
 
     #[test]
     fn established_flows_may_be_silent_by_protocol_and_state() {
-        let silences =
-            Silences { tcp_established: 1000, tcp_half_closed: 100, tcp_closed: 10, udp_stream: 50 };
+        let silences = Silences {
+            tcp_established: 1000,
+            tcp_half_closed: 100,
+            tcp_closed: 10,
+            udp_stream: 50,
+            sctp_established: 60,
+            sctp_closed: 4,
+        };
         let established = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
         let half = established.with(FlowState::CLIENT_FIN);
-        let (tcp, udp) = (Protocol::Tcp.number(), Protocol::Udp.number());
+        let [tcp, udp, sctp] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number);
         for (protocol, state, silence) in [
             (tcp, established, 1000),
             (tcp, half, 100),
             (tcp, half.with(FlowState::BACKEND_FIN), 10),
             (tcp, established.with(FlowState::RESET), 10),
             (udp, established, 50),
+            (sctp, established, 60),
+            (sctp, established.with(FlowState::RESET), 4),
         ] {
             for now in [5, 5000, u32::MAX] {
                 let is_over = |age: u32| silences.are_over(now, now.wrapping_sub(age), protocol, state);

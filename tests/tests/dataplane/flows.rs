@@ -105,7 +105,7 @@ fn the_silent_are_forgotten_by_protocol_and_state() {
         now.wrapping_sub(ticks)
     };
     let both = [Direction::FromPod, Direction::ToPod];
-    let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    let (tcp, udp, sctp) = (Protocol::Tcp, Protocol::Udp, Protocol::Sctp);
     for (port, protocol, state, seconds) in [
         (1, tcp, ESTABLISHED, 3600),
         (2, tcp, FlowState::NEW, 60),
@@ -115,6 +115,9 @@ fn the_silent_are_forgotten_by_protocol_and_state() {
         (6, udp, ESTABLISHED, 60),
         (7, udp, ESTABLISHED, 300),
         (8, tcp, ESTABLISHED, 6 * 86_400),
+        (9, sctp, ESTABLISHED, 180),
+        (10, sctp, ESTABLISHED, 240),
+        (11, sctp, CLOSED, 60),
     ] {
         maps.insert(port, &flow(port, protocol, state, ago(seconds)), &both);
     }
@@ -125,15 +128,15 @@ fn the_silent_are_forgotten_by_protocol_and_state() {
 
     let mut collector = Collector::open(&place.pins).unwrap();
     let collected = collector.collect(&Timeouts::DEFAULT, None).unwrap();
-    assert_eq!((collected.established, collected.expired, collected.orphans), (4, 5, 1));
-    assert_eq!(maps.ports(), [BTreeSet::from([1, 2, 6, 22]), BTreeSet::from([1, 2, 6, 21])]);
+    assert_eq!((collected.established, collected.expired, collected.orphans), (5, 7, 1));
+    assert_eq!(maps.ports(), [BTreeSet::from([1, 2, 6, 9, 22]), BTreeSet::from([1, 2, 6, 9, 21])]);
     let hot = [(Direction::FromPod, address(200)), (Direction::ToPod, address(6))];
     assert_eq!(collected.referenced, BTreeSet::from(hot));
 
     let pins = Pins::open(&place.pins).unwrap();
     let mut seen = BTreeSet::new();
     pins.for_each_flow(|tuple, _| assert!(seen.insert(tuple.client_port.get()))).unwrap();
-    assert_eq!(seen, BTreeSet::from([1, 2, 6, 22]));
+    assert_eq!(seen, BTreeSet::from([1, 2, 6, 9, 22]));
 
     let zero = Duration::ZERO;
     let none = Timeouts {
@@ -144,6 +147,10 @@ fn the_silent_are_forgotten_by_protocol_and_state() {
         tcp_closed: zero,
         udp: zero,
         udp_stream: zero,
+        sctp_cookie_wait: zero,
+        sctp_cookie_echoed: zero,
+        sctp_established: zero,
+        sctp_closed: zero,
     };
     collector.collect(&none, None).unwrap();
     assert_eq!(maps.ports(), [BTreeSet::new(), BTreeSet::new()]);
