@@ -1,7 +1,7 @@
 //! Which endpoints may take new flows: what slices list, read as kube-proxy reads it.
 
 use super::{EndpointVerdict, JudgedEndpoint};
-use crate::model::{Endpoint, EndpointSlice, Refusal, ServicePort, SourceCluster};
+use crate::model::{ClusterState, Endpoint, EndpointSlice, Refusal, ServicePort, Settings, SourceCluster};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -106,6 +106,22 @@ fn set_aside_duplicates(candidates: &mut [Candidate<'_>]) {
             },
         };
         candidates[loser].verdict = EndpointVerdict::Duplicate;
+    }
+}
+
+/// Sets aside the endpoints of clusters that the settings drain or drop. This cluster is found by its name.
+pub(super) fn leave_out_clusters(candidates: &mut [Candidate<'_>], settings: &Settings, own_cluster: &str) {
+    for candidate in candidates.iter_mut().filter(|candidate| candidate.is_in_question()) {
+        let name = match &candidate.slice.source {
+            SourceCluster::Local => own_cluster,
+            SourceCluster::Remote(name) => name,
+            SourceCluster::Unknown => continue,
+        };
+        candidate.verdict = match settings.clusters.get(name).map(|cluster| cluster.state) {
+            Some(ClusterState::Drain) => EndpointVerdict::ClusterDrained,
+            Some(ClusterState::Drop) => EndpointVerdict::ClusterDropped,
+            Some(ClusterState::Active) | None => continue,
+        };
     }
 }
 

@@ -1,14 +1,14 @@
 use super::{
     Context, EndpointVerdict, Flags, Frontend, FrontendKey,
-    eligibility::{Candidate, judge_readiness, list},
+    eligibility::{Candidate, judge_readiness, leave_out_clusters, list},
     locality, maglev,
-    opt_in::{is_ours, reference, unserved},
+    opt_in::{is_ours, reference, switched_off, unserved},
     slots::{put_in_order, slots},
     tiers::{self, Standing},
 };
 use crate::model::{
-    EndpointSlice, MinReady, ObjectKind, ObjectRef, Problem, Refusal, Service, ServicePort, SessionAffinity,
-    SourceCluster, TrafficPolicy,
+    EndpointSlice, MinReady, Mode, ObjectKind, ObjectRef, Problem, Refusal, Service, ServicePort,
+    SessionAffinity, SourceCluster, TrafficPolicy,
 };
 use mcs_proxy_ebpf::abi::Algorithm;
 use std::{
@@ -34,7 +34,7 @@ pub(super) struct Decided<'a> {
 }
 
 /// Decides about one Service, whose slices these are (in the order of their names): a frontend for every port on every
-/// ClusterIP; none, if the Service is not ours. Where ports of one Service collide, the first one has it.
+/// ClusterIP; none, if the Service is not ours or the settings switch us off. Where ports of one Service collide, the first one has it.
 pub(super) fn decide<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
@@ -43,6 +43,10 @@ pub(super) fn decide<'a>(
     let ours = is_ours(service, context.flags.all_services);
     let mut problems = unserved(service, ours);
     if !ours {
+        return Decision { frontends: Vec::new(), problems };
+    }
+    if context.settings.mode != Mode::Active {
+        problems.extend(switched_off(service));
         return Decision { frontends: Vec::new(), problems };
     }
     let mut frontends = BTreeMap::new();
@@ -71,7 +75,8 @@ pub(super) fn decide<'a>(
     Decision { frontends: frontends.into_iter().collect(), problems }
 }
 
-/// The order of the rules: what is no endpoint; what is out of reach for this Service; readiness; tiers; hints.
+/// The order of the rules: what is no endpoint; clusters that are switched off; what is out of reach for this Service;
+/// readiness; tiers; hints.
 fn decide_frontend<'a>(
     service: &Service,
     port: &ServicePort,
@@ -82,16 +87,18 @@ fn decide_frontend<'a>(
     let mut candidates = list(port, key.vip, slices, |address, source| {
         context.surroundings.refusal(address, source, &context.flags.cluster_name)
     });
+    let Context { settings, here, .. } = *context;
+    leave_out_clusters(&mut candidates, settings, &context.flags.cluster_name);
     let mut standing = None;
     let mut weighted = None;
     match (service.internal_traffic_policy, &service.clusters) {
         (TrafficPolicy::Local, _) => {
-            locality::keep_to_this_node(&mut candidates, context.here);
+            locality::keep_to_this_node(&mut candidates, here);
             judge_readiness(&mut candidates);
         }
         (TrafficPolicy::Cluster, None) => {
             judge_readiness(&mut candidates);
-            locality::follow_hints(&mut candidates, context.here, true);
+            locality::follow_hints(&mut candidates, here, settings, true);
         }
         (TrafficPolicy::Cluster, Some(clusters)) => {
             tiers::assign(&mut candidates, clusters, &context.flags.cluster_name);
@@ -101,7 +108,7 @@ fn decide_frontend<'a>(
             let hold = context.flags.tier_hold;
             let settled = tiers::settle(&candidates, clusters, min_ready, previous, context.now, hold);
             tiers::apply(&mut candidates, settled.active());
-            locality::follow_hints(&mut candidates, context.here, false);
+            locality::follow_hints(&mut candidates, here, settings, false);
             weighted = tiers::weighted(clusters, settled.active());
             standing = Some(settled);
         }

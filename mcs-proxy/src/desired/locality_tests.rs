@@ -1,7 +1,7 @@
 use crate::{
-    desired::testing::verdicts,
+    desired::testing::{verdicts, verdicts_by},
     model::{
-        EndpointSlice, Hints, Service, Tiers, TrafficPolicy,
+        ClusterSettings, EndpointSlice, Hints, Service, Settings, Tiers, TrafficPolicy, Zones,
         testing::{endpoint, service, slice},
     },
 };
@@ -9,7 +9,11 @@ use crate::{
 /// Endpoints `10.12.0.1`, `.2` … by condition, nodes and zones that they are hinted for (`""`: none).
 fn hinted(cluster: &str, endpoints: &[(&str, &str, &str)]) -> EndpointSlice {
     let mut hinted = slice(&format!("{cluster}-slice"), "serve", cluster, &[]);
-    let net = if cluster == "local" { "10.12.0" } else { "10.10.0" };
+    let net = match cluster {
+        "local" => "10.12.0",
+        "member1" => "10.10.0",
+        _ => "10.14.0",
+    };
     for ((condition, nodes, zones), i) in endpoints.iter().zip(1..) {
         let list = |names: &str| names.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let mut endpoint = endpoint(&format!("{net}.{i}"), condition);
@@ -24,11 +28,12 @@ fn hinted(cluster: &str, endpoints: &[(&str, &str, &str)]) -> EndpointSlice {
 }
 
 fn told(service: &Service, slices: &[EndpointSlice]) -> String {
-    verdicts(service, slices)
-        .iter()
-        .map(|line| line.rsplit_once(": ").map_or("", |(_, verdict)| verdict))
-        .collect::<Vec<_>>()
-        .join("; ")
+    told_of(&verdicts(service, slices))
+}
+
+fn told_of(verdicts: &[String]) -> String {
+    let verdict = |line: &String| line.rsplit_once(": ").map(|(_, verdict)| verdict.to_owned());
+    verdicts.iter().filter_map(verdict).collect::<Vec<_>>().join("; ")
 }
 
 /// Rows: this cluster's endpoints, and their verdicts on node-1 in zone a. As kube-proxy's TestCategorizeEndpoints.
@@ -91,6 +96,29 @@ fn with_tiers_hints_choose_within_a_cluster_and_tiers_among_them() {
     assert_eq!(told(&with("local+member1"), &slices), "used; other zone; used");
     assert_eq!(told(&with("local,member1"), &slices), "used; other zone; other tier");
     assert_eq!(told(&with("member1,local"), &slices), "other tier; other tier; used");
+}
+
+#[test]
+fn zones_are_compared_with_a_cluster_that_shares_them() {
+    let cluster = ClusterSettings { zones: Zones::Shared, ..ClusterSettings::default() };
+    let shared = Settings { clusters: [("member1".to_owned(), cluster)].into(), ..Settings::default() };
+    let ours = hinted("local", &[("ready", "", "a"), ("ready", "", "b")]);
+    let theirs = hinted("member1", &[("ready", "", "a"), ("ready", "", "b")]);
+    let others = hinted("member3", &[("ready", "", "a")]);
+    let unhinted = hinted("member1", &[("ready", "", "")]);
+    let for_nodes = hinted("local", &[("ready", "node-1", "a"), ("ready", "node-2", "a")]);
+    let serve = service("serve", "10.13.0.1");
+    let told = |slices: &[_], settings: &_| told_of(&verdicts_by(&serve, slices, settings));
+    let all = [ours.clone(), theirs.clone(), others];
+    assert_eq!(
+        told(&all, &Settings::default()),
+        "used; other zone; local hints first; local hints first; local hints first"
+    );
+    assert_eq!(told(&all, &shared), "used; other zone; used; other zone; local hints first");
+    assert_eq!(told(&[ours, unhinted], &shared), "used; other zone; local hints first");
+    let no_hints = hinted("local", &[("ready", "", "")]);
+    assert_eq!(told(&[no_hints, theirs.clone()], &shared), "used; used; other zone");
+    assert_eq!(told(&[for_nodes, theirs], &shared), "used; other node; local hints first; local hints first");
 }
 
 /// KEP-2086: no endpoint here is no endpoint at all. Tiers have no say.

@@ -14,6 +14,8 @@ mod opt_in;
 mod resolver;
 mod slots;
 #[cfg(test)]
+mod switches_tests;
+#[cfg(test)]
 mod testing;
 mod tiers;
 mod wheel;
@@ -21,7 +23,7 @@ mod wheel;
 pub use opt_in::is_ours;
 pub use resolver::{Changes, Resolver};
 
-use crate::model::{NamespacedName, Refusal, SourceCluster, Surroundings};
+use crate::model::{NamespacedName, Refusal, Settings, SourceCluster, Surroundings};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
     collections::BTreeMap,
@@ -54,6 +56,7 @@ struct Context<'a> {
     flags: &'a Flags,
     here: Here<'a>,
     surroundings: &'a Surroundings,
+    settings: &'a Settings,
     standings: &'a BTreeMap<FrontendKey, tiers::Standing>,
     now: Instant,
 }
@@ -157,6 +160,10 @@ pub enum EndpointVerdict {
     LocalFirst,
     /// Its cluster's share of the turn has fewer slots than the cluster has endpoints.
     ShareTooSmall,
+    /// The settings drain its cluster.
+    ClusterDrained,
+    /// The settings drop its cluster.
+    ClusterDropped,
 }
 
 impl EndpointVerdict {
@@ -176,8 +183,13 @@ impl EndpointVerdict {
             | Self::OtherNode
             | Self::OtherZone
             | Self::LocalFirst
-            | Self::ShareTooSmall => true,
-            Self::Used | Self::UsedTerminating | Self::Duplicate | Self::Rejected(_) => false,
+            | Self::ShareTooSmall
+            | Self::ClusterDrained => true,
+            Self::Used
+            | Self::UsedTerminating
+            | Self::Duplicate
+            | Self::Rejected(_)
+            | Self::ClusterDropped => false,
         }
     }
 
@@ -197,6 +209,8 @@ impl EndpointVerdict {
             Self::OtherZone => "other zone",
             Self::LocalFirst => "local hints first",
             Self::ShareTooSmall => "share below one slot",
+            Self::ClusterDrained => "cluster drained",
+            Self::ClusterDropped => "cluster dropped",
         }
     }
 }

@@ -191,6 +191,7 @@ impl Resolver {
                 zone: model.node().and_then(|node| node.zone.as_deref()),
             },
             surroundings: model.surroundings(),
+            settings: model.settings(),
             standings: self.standings.get(key).unwrap_or(NONE),
             now,
         };

@@ -5,7 +5,7 @@ use super::{
     frontends::{Decision, decide},
     tiers::Standing,
 };
-use crate::model::{EndpointSlice, Service, Surroundings};
+use crate::model::{EndpointSlice, Service, Settings, Surroundings};
 use mcs_proxy_ebpf::abi::Algorithm;
 use std::{
     collections::BTreeMap,
@@ -27,6 +27,18 @@ pub(super) fn decided<'a>(service: &Service, slices: &'a [EndpointSlice]) -> Dec
     decided_with(service, slices, &flags(), &BTreeMap::new(), Instant::now())
 }
 
+pub(super) fn decided_by<'a>(
+    service: &Service,
+    slices: &'a [EndpointSlice],
+    settings: &Settings,
+) -> Decision<'a> {
+    let (flags, surroundings) = (flags(), Surroundings::default());
+    let here = Here { node: &flags.node_name, zone: Some("a") };
+    let (standings, now) = (&BTreeMap::new(), Instant::now());
+    let context = Context { flags: &flags, here, surroundings: &surroundings, settings, standings, now };
+    decide(service, slices.iter(), &context)
+}
+
 pub(super) fn decided_with<'a>(
     service: &Service,
     slices: &'a [EndpointSlice],
@@ -35,13 +47,21 @@ pub(super) fn decided_with<'a>(
     now: Instant,
 ) -> Decision<'a> {
     let here = Here { node: &flags.node_name, zone: Some("a") };
-    let surroundings = Surroundings::default();
-    decide(service, slices.iter(), &Context { flags, here, surroundings: &surroundings, standings, now })
+    let (surroundings, settings) = (&Surroundings::default(), &Settings::default());
+    decide(service, slices.iter(), &Context { flags, here, surroundings, settings, standings, now })
 }
 
 /// The endpoints of the Service's first frontend in the order of display, as `member1 10.10.0.6: used`.
 pub(super) fn verdicts(service: &Service, slices: &[EndpointSlice]) -> Vec<String> {
-    let decision = decided(service, slices);
+    told(&decided(service, slices))
+}
+
+/// The same under these settings.
+pub(super) fn verdicts_by(service: &Service, slices: &[EndpointSlice], settings: &Settings) -> Vec<String> {
+    told(&decided_by(service, slices, settings))
+}
+
+fn told(decision: &Decision<'_>) -> Vec<String> {
     let candidates = decision.frontends.iter().take(1).flat_map(|(_, decided)| &decided.candidates);
     candidates
         .map(|candidate| {

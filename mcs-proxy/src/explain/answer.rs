@@ -5,8 +5,8 @@ use super::{
 use crate::{
     desired::{EndpointVerdict, Frontend, FrontendKey, Judged, JudgedEndpoint, Resolver, is_ours},
     model::{
-        Endpoint, EndpointSlice, Model, NamespacedName, ObjectKind, OptIn, Problem, Service, SourceCluster,
-        algorithm_name,
+        Endpoint, EndpointSlice, Mode, Model, NamespacedName, ObjectKind, OptIn, Problem, Service,
+        SourceCluster, algorithm_name,
     },
     observe::catalog::protocol_name,
 };
@@ -37,7 +37,9 @@ pub struct Known<'a> {
 pub fn answer(known: Known<'_>, query: &Query) -> Result<Explanation, String> {
     let (service, only) = find(known, &query.target)?;
     let all_services = known.resolver.flags().all_services;
-    let served = is_ours(service, all_services);
+    let is_ours = is_ours(service, all_services);
+    let is_active = known.model.settings().mode == Mode::Active;
+    let served = is_ours && is_active;
     let judged: BTreeMap<FrontendKey, Judged> =
         known.resolver.judged(known.model, &service.key).into_iter().collect();
     let frontends = known
@@ -53,7 +55,11 @@ pub fn answer(known: Known<'_>, query: &Query) -> Result<Explanation, String> {
         namespace: service.key.namespace.clone(),
         name: service.key.name.clone(),
         served,
-        because: because(service, served).to_owned(),
+        because: if is_ours && !is_active {
+            "the settings' `mode` lets us begin no new flows; those there are go on".to_owned()
+        } else {
+            because(service, served).to_owned()
+        },
         problems: problems(known, service),
         frontends,
         strays: Vec::new(),
@@ -238,6 +244,10 @@ fn reason(verdict: EndpointVerdict, cluster: &str) -> String {
         }
         EndpointVerdict::Rejected(refusal) => format!("its address is {refusal}"),
         EndpointVerdict::InNoTier => format!("mcs-proxy.io/clusters names neither {cluster} nor `others`"),
+        EndpointVerdict::ClusterDrained => {
+            "the settings drain its cluster (`state: drain`): no new flows, those it has go on".into()
+        }
+        EndpointVerdict::ClusterDropped => "the settings drop its cluster (`state: drop`)".into(),
         EndpointVerdict::OtherTier => "another tier of mcs-proxy.io/clusters takes the new flows".into(),
         EndpointVerdict::OtherNode => "internalTrafficPolicy or hints keep to endpoints of this node".into(),
         EndpointVerdict::OtherZone => "hints give this zone other endpoints".into(),

@@ -14,6 +14,7 @@ mod interfaces;
 mod large;
 mod neighbours;
 mod redirect;
+mod settings;
 mod sockets;
 mod spread;
 mod stage;

@@ -1,0 +1,127 @@
+//! The operator's switches: the ConfigMap of `--settings`, live.
+
+use crate::stage::{PODS, PODS_V6, Stage, v4, v6};
+use anyhow::Result;
+use mcs_proxy_tests::{
+    Beneath, ServiceRow,
+    client::{self, Connection},
+};
+use std::net::{IpAddr, SocketAddr};
+
+const SETTINGS: [&str; 2] = ["--settings", "mcs-proxy/mcs-proxy"];
+
+fn stage() -> Result<Stage> {
+    Stage::with(|service| service.annotated("enabled", "true"), &SETTINGS)
+}
+
+/// `data`: the ConfigMap's, as YAML in one line.
+fn set(stage: &Stage, data: &str) -> Result<()> {
+    let metadata = "{name: mcs-proxy, namespace: mcs-proxy}";
+    let object = format!("{{apiVersion: v1, kind: ConfigMap, metadata: {metadata}, data: {data}}}\n");
+    stage.manifests.write("settings", &object)
+}
+
+/// Both families: what is called, and the pods behind it.
+fn families() -> Result<[(SocketAddr, [IpAddr; 2]); 2]> {
+    let pods = |texts: [&str; 2]| Ok::<_, anyhow::Error>([texts[0].parse()?, texts[1].parse()?]);
+    Ok([(v4()?, pods(PODS)?), (v6()?, pods(PODS_V6)?)])
+}
+
+/// Two connections of each family, one to each pod, with where each led.
+fn connections(stage: &Stage) -> Result<Vec<(Connection, IpAddr)>> {
+    let mut all = Vec::new();
+    for (vip, pods) in families()? {
+        for _ in pods {
+            let mut connection = Connection::open(&stage.client.namespace, vip)?;
+            let pod = connection.ask()?;
+            all.push((connection, pod));
+        }
+        let last = [all[all.len() - 2].1, all[all.len() - 1].1];
+        assert!(pods.iter().all(|pod| last.contains(pod)), "{last:?}");
+    }
+    Ok(all)
+}
+
+fn all_go_on(connections: &mut [(Connection, IpAddr)]) -> Result<()> {
+    for (connection, pod) in connections {
+        assert_eq!(connection.ask()?, *pod);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_drained_cluster_finishes_its_flows_and_gets_no_new_ones_until_it_is_active_again() -> Result<()> {
+    let mut stage = stage()?;
+    let mut early = connections(&stage)?;
+    let mut datagrams = Vec::new();
+    for (vip, [remote, _]) in families()? {
+        for _ in 0..2 {
+            let socket = client::udp_socket(&stage.client.namespace, vip)?;
+            if client::udp_ask(&socket, vip, "first")? == remote {
+                datagrams.push((socket, vip, remote));
+            }
+        }
+    }
+    assert_eq!(datagrams.len(), 2);
+
+    set(&stage, "{member1: '{state: drain}'}")?;
+    stage.wait_for_endpoints(1)?;
+    for (vip, [_, local]) in families()? {
+        let answers = client::http(&stage.client.namespace, vip, 6)?;
+        assert_eq!(client::tally(&answers), [(local, 6)].into());
+    }
+    all_go_on(&mut early)?;
+    for (socket, vip, remote) in &datagrams {
+        assert_eq!(client::udp_ask(socket, *vip, "again")?, *remote);
+    }
+
+    set(&stage, "{}")?;
+    stage.wait_for_endpoints(2)?;
+    for (vip, pods) in families()? {
+        let answers = client::http(&stage.client.namespace, vip, 6)?;
+        assert_eq!(client::tally(&answers), pods.map(|pod| (pod, 3)).into());
+    }
+    all_go_on(&mut early)
+}
+
+#[test]
+fn datagrams_leave_a_dropped_cluster_at_once() -> Result<()> {
+    let mut stage = stage()?;
+    let mut sockets = Vec::new();
+    for (vip, _) in families()? {
+        for _ in 0..2 {
+            let socket = client::udp_socket(&stage.client.namespace, vip)?;
+            client::udp_ask(&socket, vip, "first")?;
+            sockets.push((socket, vip));
+        }
+    }
+    set(&stage, "{member1: '{state: drop}'}")?;
+    stage.wait_for_endpoints(1)?;
+    for (socket, vip) in &sockets {
+        let local = if vip.is_ipv4() { PODS[1] } else { PODS_V6[1] };
+        assert_eq!(client::udp_ask(socket, *vip, "again")?, local.parse::<IpAddr>()?);
+    }
+    Ok(())
+}
+
+#[test]
+fn in_drain_mode_new_flows_go_to_what_is_beneath_and_ours_finish() -> Result<()> {
+    let mut stage = stage()?;
+    let beneath = Beneath::new(&stage.node.namespace, v4()?, &[PODS[0].parse()?])?;
+    let mut early = connections(&stage)?;
+
+    set(&stage, "{mode: drain}")?;
+    stage.daemon.wait_for_services("no Service", <[ServiceRow]>::is_empty)?;
+    all_go_on(&mut early)?;
+    let mut theirs = Connection::open(&stage.client.namespace, v4()?)?;
+    theirs.ask()?;
+    assert_eq!(beneath.served()?, 1);
+
+    set(&stage, "{mode: active}")?;
+    stage.wait_for_endpoints(2)?;
+    all_go_on(&mut early)?;
+    theirs.ask()?;
+    client::http(&stage.client.namespace, v4()?, 4)?;
+    assert_eq!(beneath.served()?, 1);
+    Ok(())
+}
