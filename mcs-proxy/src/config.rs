@@ -10,7 +10,7 @@ use crate::{
     },
     desired::Flags,
     explain::{Client, Query, Target},
-    model::{Limits, NamespacedName, check_cluster_name},
+    model::{Limits, NamespacedName, NodeMode, check_cluster_name},
     source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -66,6 +66,11 @@ pub enum Command {
     Connections(List),
     /// Why a Service's traffic goes where it goes: its endpoints with slice, cluster and verdict, and what the maps hold
     Explain(Box<Explain>),
+    /// Switch this node to active, drain or bypass, without the API server; alone: which mode holds
+    Mode {
+        #[arg(value_enum)]
+        mode: Option<NodeMode>,
+    },
 }
 
 #[derive(Clone, Debug, Args)]

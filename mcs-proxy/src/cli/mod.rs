@@ -4,6 +4,7 @@ mod align;
 mod backends;
 mod connections;
 mod explain;
+mod mode;
 mod services;
 mod view;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 use view::View;
 
 pub use explain::explain;
+pub use mode::mode;
 
 /// `mcs-proxy services`.
 ///

@@ -3,6 +3,7 @@
 mod grace;
 mod logging;
 mod neighbours;
+mod pods;
 mod pressure;
 pub mod socket;
 mod stranded;
@@ -12,18 +13,18 @@ use crate::{
     EBPF_OBJECT,
     config::{Places, Run, SocketPath},
     dataplane::{
-        flows::{Collected, Collector, FlowsError, GONE},
+        flows::{Collected, Collector, FlowsError},
         interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::{KernelDataplane, grace_period},
-        links::{LinkError, Links},
+        links::Links,
         loader::{self, Loaded, Programs},
         pins::PinDir,
         sockets,
         table::LingerMark,
     },
     desired::Flags,
-    model::Model,
-    observe::{events::Board, with_causes},
+    model::{Mode, Model},
+    observe::{events::Board, mode, with_causes},
     source::{self, Event, SourceSpec, kubernetes::Locations},
 };
 use anyhow::Context as _;
@@ -125,6 +126,10 @@ struct Daemon {
     reclaim_due: Option<time::Instant>,
     /// A grace period that is waited for.
     grace: Option<JoinHandle<GraceBegun>>,
+    /// All interfaces that lead to pods.
+    pods: BTreeMap<u32, String>,
+    /// No program is to be attached.
+    bypassed: bool,
     /// Interfaces that refused the programs, and when they are asked again.
     unattached: BTreeMap<u32, String>,
     attach_due: Option<time::Instant>,
@@ -180,6 +185,14 @@ impl Daemon {
         if matches!(run.source, SourceSpec::Kubernetes) {
             writer = writer.noting_on(board.clone());
         }
+        match mode::read(&run_dir) {
+            Ok(mode) => writer.order(mode),
+            Err(error) => warn!(
+                "{}: {error}: what `mcs-proxy mode` was told last is lost; as the settings say until it is told again",
+                run_dir.join(mode::FILE).display()
+            ),
+        }
+        let bypassed = writer.modes().mode() == Mode::Bypass;
         info!(
             version = env!("CARGO_PKG_VERSION"),
             cluster = run.cluster_name,
@@ -187,8 +200,10 @@ impl Daemon {
             adopted,
             "started"
         );
-        serve_sockets(&mut programs, &pin_dir, run);
-        Ok(Self {
+        if !bypassed {
+            serve_sockets(&mut programs, &pin_dir, run);
+        }
+        let mut daemon = Self {
             run: run.clone(),
             neighbours: neighbours::Neighbours::default(),
             stranded: stranded::Stranded::start(pin_dir.clone()),
@@ -208,13 +223,19 @@ impl Daemon {
             retry_due: None,
             reclaim_due: None,
             grace: None,
+            pods: BTreeMap::new(),
+            bypassed,
             unattached: BTreeMap::new(),
             attach_due: None,
             collection_due: time::Instant::now(),
             collection_rests_until: time::Instant::now(),
             pressure: Pressure::default(),
             refusals,
-        })
+        };
+        if bypassed {
+            daemon.take_all_off();
+        }
+        Ok(daemon)
     }
 
     async fn run(mut self) -> anyhow::Result<()> {
@@ -244,9 +265,9 @@ impl Daemon {
                     self.follow_interface(event)?;
                     attached = true;
                 }
-                Some(event) = events.recv(), if attached => self.take(event, &mut events),
-                () = at(self.retry_due) => self.commit(),
-                () = at(self.writer.due().map(Into::into)) => self.commit(),
+                Some(event) = events.recv(), if attached => self.take(event, &mut events)?,
+                () = at(self.retry_due) => self.commit()?,
+                () = at(self.writer.due().map(Into::into)) => self.commit()?,
                 () = at(self.attach_due) => self.attach_again()?,
                 () = at(self.catalog_due), if self.catalog_writing.is_none() => self.write_catalog(CATALOG_STEP),
                 Some(written) = finished(&mut self.catalog_writing) => {
@@ -262,7 +283,7 @@ impl Daemon {
                 }
                 Some((request, answer)) = asked.recv() => {
                     // Whoever has gone meanwhile wants none.
-                    let _ = answer.send(self.answer(&request));
+                    let _ = answer.send(self.answer(request)?);
                 }
                 () = time::sleep_until(self.collection_due), if attached && scan.is_none() => {
                     // Also for what connected while its backend went.
@@ -291,7 +312,7 @@ impl Daemon {
     }
 
     /// Takes the event in and whatever else waits, so that a burst is one change.
-    fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) {
+    fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
         let now = time::Instant::now().into_std();
         self.writer.take(event, now);
         for _ in 0..QUEUE {
@@ -300,13 +321,18 @@ impl Daemon {
                 Err(_) => break,
             }
         }
-        self.commit();
+        self.commit()
     }
 
-    fn commit(&mut self) {
+    /// # Errors
+    /// As [`Self::ensure_pinned`].
+    fn commit(&mut self) -> anyhow::Result<()> {
         let now = time::Instant::now();
         self.retry_due = None;
-        match self.writer.commit(now.into_std()) {
+        let committed = self.writer.commit(now.into_std());
+        // Before the names, which tell that it is done.
+        self.follow_mode()?;
+        match committed {
             Commit::Idle | Commit::Failed => {}
             Commit::Programmed(summary) => {
                 report(summary);
@@ -320,6 +346,7 @@ impl Daemon {
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
             }
         }
+        Ok(())
     }
 
     /// Waits, on a thread of its own, until no program runs that may hold on to what was let go of.
@@ -333,12 +360,26 @@ impl Daemon {
         });
     }
 
-    fn answer(&self, request: &Request) -> Response {
-        let Request::Explain(query) = request;
-        match self.writer.explain(query) {
-            Ok(explanation) => Response::Explained(Box::new(explanation)),
-            Err(error) => Response::Error(error),
-        }
+    /// # Errors
+    /// As [`Self::ensure_pinned`].
+    fn answer(&mut self, request: Request) -> anyhow::Result<Response> {
+        Ok(match request {
+            Request::Explain(query) => match self.writer.explain(&query) {
+                Ok(explanation) => Response::Explained(Box::new(explanation)),
+                Err(error) => Response::Error(error),
+            },
+            Request::Mode(None) => Response::Mode(self.writer.modes()),
+            // Noted first: what a restart would forget has not been ordered.
+            Request::Mode(Some(order)) => match mode::write(&self.run_dir, order) {
+                Ok(()) => {
+                    self.writer.order(order);
+                    self.commit()?;
+                    info!("mode: {}", self.writer.modes());
+                    Response::Mode(self.writer.modes())
+                }
+                Err(error) => Response::Error(format!("{}: {error}", self.run_dir.display())),
+            },
+        })
     }
 
     async fn finish_catalog(&mut self) {
@@ -391,79 +432,6 @@ impl Daemon {
     }
 
     /// # Errors
-    /// As [`Self::ensure_pinned`].
-    fn follow_interface(&mut self, event: InterfaceEvent) -> anyhow::Result<()> {
-        match event {
-            InterfaceEvent::Snapshot(pods) => self.adopt_interfaces(&pods),
-            InterfaceEvent::Appeared { index, name } => self.attach(index, &name),
-            InterfaceEvent::Placed { index, place } => {
-                debug!(index, ?place, "placed");
-                if let Err(failure) = self.places.set(index, place) {
-                    self.ensure_pinned()?;
-                    warn!(
-                        index,
-                        "{}; its pod's packets go through the host, and its own connections to backends are not seen",
-                        with_causes(&failure)
-                    );
-                }
-                Ok(())
-            }
-            InterfaceEvent::Vanished { index } => {
-                self.unattached.remove(&index);
-                self.detach(index);
-                let gone = time::Instant::now() + GONE + Duration::from_secs(1);
-                self.collection_due = self.collection_due.min(gone.max(self.collection_rests_until));
-                Ok(())
-            }
-        }
-    }
-
-    /// Those that are gone, or not a pod's any more, lose their programs.
-    fn adopt_interfaces(&mut self, pods: &BTreeMap<u32, String>) -> anyhow::Result<()> {
-        let stale: Vec<u32> =
-            self.links.attached().keys().filter(|index| !pods.contains_key(index)).copied().collect();
-        stale.into_iter().for_each(|index| self.detach(index));
-        match self.links.sweep(&pods.keys().copied().collect()) {
-            Ok(swept) if swept.is_empty() => {}
-            Ok(swept) => info!(indices = ?swept, "interfaces of an earlier run are gone: detached"),
-            Err(failure) => warn!("{}", with_causes(&failure)),
-        }
-        if let Err(failure) = self.places.retain(&pods.keys().copied().collect()) {
-            warn!("{}", with_causes(&failure));
-        }
-        self.unattached.clear();
-        pods.iter().try_for_each(|(&index, name)| self.attach(index, name))
-    }
-
-    fn attach(&mut self, index: u32, name: &str) -> anyhow::Result<()> {
-        match self.links.attach(index, name) {
-            Ok(attachment) => info!(interface = name, index, ?attachment, "attached"),
-            Err(LinkError::Gone { .. }) => debug!(interface = name, index, "gone before it was attached"),
-            Err(failure) => {
-                self.ensure_pinned()?;
-                // Told once; tried again until it succeeds or the interface goes.
-                if self.unattached.insert(index, name.to_owned()).is_none() {
-                    error!(
-                        interface = name,
-                        "{}; until that ends its pod is not served by us",
-                        with_causes(&failure)
-                    );
-                }
-                self.attach_due = Some(time::Instant::now() + RETRY_DELAY);
-                return Ok(());
-            }
-        }
-        self.unattached.remove(&index);
-        Ok(())
-    }
-
-    fn attach_again(&mut self) -> anyhow::Result<()> {
-        self.attach_due = None;
-        let unattached = self.unattached.clone();
-        unattached.iter().try_for_each(|(&index, name)| self.attach(index, name))
-    }
-
-    /// # Errors
     /// The pins are gone, and the programs with them: what is still in our hands, no packet will ever see.
     fn ensure_pinned(&self) -> anyhow::Result<()> {
         let path = self.pin_dir.path();
@@ -473,17 +441,6 @@ impl Daemon {
             path.display()
         );
         Ok(())
-    }
-
-    fn detach(&mut self, index: u32) {
-        if let Err(failure) = self.places.remove(index) {
-            warn!(index, "{}", with_causes(&failure));
-        }
-        let name = self.links.attached().get(&index).cloned().unwrap_or_default();
-        match self.links.detach(index) {
-            Ok(()) => info!(interface = name, index, "detached: gone, or not a pod's any more"),
-            Err(failure) => warn!(interface = name, index, "{}", with_causes(&failure)),
-        }
     }
 
     /// Starts a scan of the flow maps, which takes long, on a thread of its own.

@@ -3,7 +3,11 @@
 //! It is in the run directory, for its owner alone. Requests go to the writer's task, which alone knows everything; one
 //! that asks without end delays nothing, as the writer answers last of all it has to do.
 
-use crate::explain::{Explanation, Query};
+use crate::{
+    explain::{Explanation, Query},
+    model::NodeMode,
+    observe::mode::Modes,
+};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -33,6 +37,8 @@ const QUEUE: usize = 16;
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     Explain(Query),
+    /// Orders a mode on this node, if one is named, and asks which one holds.
+    Mode(Option<NodeMode>),
 }
 
 /// What it gets.
@@ -40,6 +46,7 @@ pub enum Request {
 #[serde(rename_all = "snake_case")]
 pub enum Response {
     Explained(Box<Explanation>),
+    Mode(Modes),
     Error(String),
 }
 

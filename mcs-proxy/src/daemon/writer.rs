@@ -8,10 +8,11 @@ use crate::{
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
-    model::{Limits, Model, NamespacedName, Problem, ProblemTracker},
+    model::{Limits, Model, NamespacedName, NodeMode, Problem, ProblemTracker},
     observe::{
         catalog::{Catalog, Draft},
         events::Board,
+        mode::Modes,
     },
     source::Event,
 };
@@ -142,6 +143,17 @@ impl<D: Dataplane> Writer<D> {
         if let Some(event) = self.grace.withhold(event, &self.model, now) {
             self.affected.extend(self.model.apply(event));
         }
+    }
+
+    /// Orders a mode on this node. The maps follow with the next [`Self::commit`].
+    pub fn order(&mut self, mode: NodeMode) {
+        self.affected.extend(self.model.order(mode));
+    }
+
+    /// What holds on this node: of what was ordered here, and of what the settings say, as far as they are known.
+    #[must_use]
+    pub const fn modes(&self) -> Modes {
+        Modes { settings: self.model.settings().mode, node: self.model.node_mode() }
     }
 
     /// Makes the maps hold what the events so far ask for.

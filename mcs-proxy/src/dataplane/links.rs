@@ -101,6 +101,11 @@ impl Links {
         &self.attached
     }
 
+    /// Those of the other hooks, too.
+    pub const fn programs(&mut self) -> &mut Programs {
+        &mut self.programs
+    }
+
     /// Puts both programs on an interface, or renews those that are there. `name` is for people; it may be out of date.
     pub fn attach(&mut self, ifindex: u32, name: &str) -> Result<Attachment, LinkError> {
         let mut attachment = Attachment::Replaced;

@@ -34,7 +34,7 @@ pub(super) struct Decided<'a> {
 }
 
 /// Decides about one Service, whose slices these are (in the order of their names): a frontend for every port on every
-/// ClusterIP; none, if the Service is not ours or the settings switch us off. Where ports of one Service collide, the first one has it.
+/// ClusterIP; none, if the Service is not ours or we are switched off. Where ports of one Service collide, the first one has it.
 pub(super) fn decide<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
@@ -45,7 +45,7 @@ pub(super) fn decide<'a>(
     if !ours {
         return Decision { frontends: Vec::new(), problems };
     }
-    if context.settings.mode != Mode::Active {
+    if context.mode != Mode::Active {
         problems.extend(switched_off(service));
         return Decision { frontends: Vec::new(), problems };
     }

@@ -23,7 +23,7 @@ mod wheel;
 pub use opt_in::is_ours;
 pub use resolver::{Changes, Resolver};
 
-use crate::model::{NamespacedName, Refusal, Settings, SourceCluster, Surroundings};
+use crate::model::{Mode, NamespacedName, Refusal, Settings, SourceCluster, Surroundings};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
     collections::BTreeMap,
@@ -57,6 +57,8 @@ struct Context<'a> {
     here: Here<'a>,
     surroundings: &'a Surroundings,
     settings: &'a Settings,
+    /// On this node.
+    mode: Mode,
     standings: &'a BTreeMap<FrontendKey, tiers::Standing>,
     now: Instant,
 }

@@ -67,12 +67,12 @@ pub(super) fn unserved(service: &Service, ours: bool) -> Vec<Problem> {
     found
 }
 
-/// While the settings' `mode` keeps us from everything: what that does to a Service which kube-proxy leaves alone.
+/// While the mode keeps us from everything: what that does to a Service which kube-proxy leaves alone.
 pub(super) fn switched_off(service: &Service) -> Option<Problem> {
     (!service.kube_proxy_beneath && !service.cluster_ips.is_empty()).then(|| Problem {
         object: reference(service),
         field: "metadata.labels[service.kubernetes.io/service-proxy-name]".into(),
-        message: "takes it from kube-proxy, and the settings' `mode` lets us begin no new flows: nobody serves them".into(),
+        message: "takes it from kube-proxy, and the settings' `mode`, or `mcs-proxy mode`, lets us begin no new flows: nobody serves them".into(),
         remedy: "remove the label, so that kube-proxy serves it, or set `mode: active`".into(),
     })
 }

@@ -192,6 +192,7 @@ impl Resolver {
             },
             surroundings: model.surroundings(),
             settings: model.settings(),
+            mode: model.mode(),
             standings: self.standings.get(key).unwrap_or(NONE),
             now,
         };

@@ -35,7 +35,9 @@ pub(super) fn decided_by<'a>(
     let (flags, surroundings) = (flags(), Surroundings::default());
     let here = Here { node: &flags.node_name, zone: Some("a") };
     let (standings, now) = (&BTreeMap::new(), Instant::now());
-    let context = Context { flags: &flags, here, surroundings: &surroundings, settings, standings, now };
+    let mode = settings.mode;
+    let context =
+        Context { flags: &flags, here, surroundings: &surroundings, settings, mode, standings, now };
     decide(service, slices.iter(), &context)
 }
 
@@ -48,7 +50,11 @@ pub(super) fn decided_with<'a>(
 ) -> Decision<'a> {
     let here = Here { node: &flags.node_name, zone: Some("a") };
     let (surroundings, settings) = (&Surroundings::default(), &Settings::default());
-    decide(service, slices.iter(), &Context { flags, here, surroundings, settings, standings, now })
+    decide(
+        service,
+        slices.iter(),
+        &Context { flags, here, surroundings, settings, mode: settings.mode, standings, now },
+    )
 }
 
 /// The endpoints of the Service's first frontend in the order of display, as `member1 10.10.0.6: used`.

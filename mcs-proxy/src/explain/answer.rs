@@ -38,7 +38,7 @@ pub fn answer(known: Known<'_>, query: &Query) -> Result<Explanation, String> {
     let (service, only) = find(known, &query.target)?;
     let all_services = known.resolver.flags().all_services;
     let is_ours = is_ours(service, all_services);
-    let is_active = known.model.settings().mode == Mode::Active;
+    let is_active = known.model.mode() == Mode::Active;
     let served = is_ours && is_active;
     let judged: BTreeMap<FrontendKey, Judged> =
         known.resolver.judged(known.model, &service.key).into_iter().collect();
@@ -56,7 +56,7 @@ pub fn answer(known: Known<'_>, query: &Query) -> Result<Explanation, String> {
         name: service.key.name.clone(),
         served,
         because: if is_ours && !is_active {
-            "the settings' `mode` lets us begin no new flows; those there are go on".to_owned()
+            "the settings' `mode`, or `mcs-proxy mode` on this node, lets us begin no new flows; those there are go on".to_owned()
         } else {
             because(service, served).to_owned()
         },

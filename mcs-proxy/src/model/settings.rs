@@ -1,5 +1,7 @@
 use super::{NamespacedName, Problem};
+use clap::ValueEnum;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the operator says of everything and of single clusters: the ConfigMap that `--settings` names.
@@ -14,7 +16,8 @@ pub struct Settings {
 }
 
 /// `mode`: the switch for everything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     #[default]
     Active,
@@ -22,6 +25,45 @@ pub enum Mode {
     Drain,
     /// As drain, and the programs are detached.
     Bypass,
+}
+
+/// `mcs-proxy mode`: the same switch on one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeMode {
+    /// As the settings say
+    #[default]
+    Auto,
+    /// Serve, whatever the settings say
+    Active,
+    /// No new flows; those there are finish
+    Drain,
+    /// The same, and take the programs off: flows that are still open end
+    Bypass,
+}
+
+impl Mode {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Drain => "drain",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+impl NodeMode {
+    /// What holds on this node where the settings say `settings`.
+    #[must_use]
+    pub const fn over(self, settings: Mode) -> Mode {
+        match self {
+            Self::Auto => settings,
+            Self::Active => Mode::Active,
+            Self::Drain => Mode::Drain,
+            Self::Bypass => Mode::Bypass,
+        }
+    }
 }
 
 /// `member1: {state: …, cidrs: […], on-failure: …, zones: …, max-endpoints: …}`; each field may be left out.

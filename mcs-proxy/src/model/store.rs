@@ -1,6 +1,6 @@
 use super::{
-    EndpointSlice, Limits, NamespacedName, Node, ObjectKind, ObjectRef, Problem, Service, ServiceImport,
-    Settings, SettingsObject, SourceCluster, Surroundings, import_key,
+    EndpointSlice, Limits, Mode, NamespacedName, Node, NodeMode, ObjectKind, ObjectRef, Problem, Service,
+    ServiceImport, Settings, SettingsObject, SourceCluster, Surroundings, import_key,
     imports::{Imports, Others},
     misnaming::Misnaming,
     quota::Quotas,
@@ -29,6 +29,8 @@ pub struct Model {
     unreadable: BTreeMap<ObjectRef, BTreeSet<Problem>>,
     node: Option<Node>,
     settings: Settings,
+    /// What was ordered on this node.
+    node_mode: NodeMode,
     /// Of the ConfigMap that `settings` are from.
     settings_key: Option<NamespacedName>,
     /// Kinds of which no complete list has arrived yet.
@@ -60,6 +62,7 @@ impl Model {
             unreadable: BTreeMap::new(),
             node: None,
             settings: Settings::default(),
+            node_mode: NodeMode::Auto,
             settings_key: None,
             awaited: kinds.into_iter().collect(),
             surroundings: Surroundings::default(),
@@ -118,6 +121,29 @@ impl Model {
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What was ordered on this node, by `mcs-proxy mode`.
+    #[must_use]
+    pub const fn node_mode(&self) -> NodeMode {
+        self.node_mode
+    }
+
+    /// What holds of the settings' `mode` and the node's.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.node_mode.over(self.settings.mode)
+    }
+
+    /// Orders a mode on this node. Returns the affected Services.
+    pub fn order(&mut self, mode: NodeMode) -> BTreeSet<NamespacedName> {
+        let before = self.mode();
+        self.node_mode = mode;
+        let mut affected = BTreeSet::new();
+        if self.mode() != before {
+            self.affect_all(&mut affected);
+        }
+        affected
     }
 
     /// What endpoints are held against.

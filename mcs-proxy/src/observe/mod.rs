@@ -5,5 +5,6 @@ mod causes;
 pub mod events;
 pub mod interfaces;
 mod json_file;
+pub mod mode;
 
 pub use causes::with_causes;

@@ -1,7 +1,8 @@
 //! The operator's switches: the ConfigMap of `--settings`, live.
 
 use crate::stage::{PODS, PODS_V6, Stage, v4, v6};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use mcs_proxy::dataplane::pins::PinDir;
 use mcs_proxy_tests::{
     Beneath, ServiceRow,
     client::{self, Connection},
@@ -124,4 +125,66 @@ fn in_drain_mode_new_flows_go_to_what_is_beneath_and_ours_finish() -> Result<()>
     client::http(&stage.client.namespace, v4()?, 4)?;
     assert_eq!(beneath.served()?, 1);
     Ok(())
+}
+
+/// Links of programs that are pinned.
+fn links(stage: &Stage) -> Result<usize> {
+    let folder = PinDir::new(stage.daemon.pin_dir()).links();
+    Ok(std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?.count())
+}
+
+#[test]
+fn in_bypass_mode_no_program_is_attached_also_to_pods_that_come_and_afterwards_all_are() -> Result<()> {
+    let mut stage = stage()?;
+    let beneath = Beneath::new(&stage.node.namespace, v4()?, &[PODS[0].parse()?])?;
+    let attached = links(&stage)?;
+    assert!(attached >= 4, "two programs on each of two pods' interfaces: {attached}");
+
+    set(&stage, "{mode: bypass}")?;
+    stage.daemon.wait_for_log("every program is off")?;
+    stage.daemon.wait_for_services("no Service", <[ServiceRow]>::is_empty)?;
+    assert_eq!(links(&stage)?, 0);
+    let late = stage.world.add_pod(&stage.node, "late", &["10.12.0.10", "fd10:12::10"])?;
+    let mut theirs = Connection::open(&stage.client.namespace, v4()?)?;
+    theirs.ask()?;
+    assert_eq!(beneath.served()?, 1);
+
+    set(&stage, "{mode: active}")?;
+    stage.wait_for_endpoints(2)?;
+    // The last one.
+    stage.daemon.wait_for_log("attached interface=\"vethlate\"")?;
+    theirs.ask()?;
+    for client in [&stage.client, &late] {
+        for (vip, pods) in families()? {
+            let answers = client::http(&client.namespace, vip, 6)?;
+            assert_eq!(client::tally(&answers), pods.map(|pod| (pod, 3)).into());
+        }
+    }
+    assert_eq!(links(&stage)?, attached + 2);
+    assert_eq!(beneath.served()?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_nodes_own_mode_goes_before_the_settings_and_outlives_the_daemon() -> Result<()> {
+    let mut stage = stage()?;
+    let mut early = connections(&stage)?;
+    assert_eq!(stage.daemon.show(&["mode"])?, "active, as the settings say\n");
+    let said = stage.daemon.show(&["mode", "drain"])?;
+    assert!(said.starts_with("drain, ordered on this node; the settings say active"), "{said}");
+    stage.daemon.wait_for_services("no Service", <[ServiceRow]>::is_empty)?;
+    all_go_on(&mut early)?;
+
+    stage.daemon.stop();
+    let said = stage.daemon.show(&["mode"])?;
+    assert!(said.starts_with("drain, once a daemon runs"), "{said}");
+    set(&stage, "{mode: active}")?;
+    stage.daemon.launch()?;
+    assert!(stage.daemon.services()?.is_empty());
+    let said = stage.daemon.show(&["mode"])?;
+    assert!(said.starts_with("drain, ordered on this node; the settings say active"), "{said}");
+
+    assert_eq!(stage.daemon.show(&["mode", "auto"])?, "active, as the settings say\n");
+    stage.wait_for_endpoints(2)?;
+    all_go_on(&mut early)
 }
