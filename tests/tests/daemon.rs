@@ -95,7 +95,7 @@ fn a_daemon_whose_pins_were_removed_says_so_and_ends() -> Result<()> {
 #[test]
 fn services_are_listed_without_names_if_names_cannot_be_read() -> Result<()> {
     let stage = Stage::new()?;
-    fs::write(stage.run_dir()?.join("catalog.json"), "{\"half\n")?;
+    fs::write(stage.run_dir()?.join("catalog.jsonl"), "{\"half\n")?;
     let services = stage.daemon.services()?;
     ensure!(services.len() == 1 && services[0].name.is_empty(), "{services:?}");
     Ok(())
@@ -104,8 +104,11 @@ fn services_are_listed_without_names_if_names_cannot_be_read() -> Result<()> {
 #[test]
 fn names_that_could_not_be_written_are_written_later() -> Result<()> {
     let mut stage = Stage::new()?;
-    let in_the_way = stage.run_dir()?.join("catalog.json.partial");
+    let run_dir = stage.run_dir()?;
+    let in_the_way = run_dir.join("catalog.jsonl.partial");
     fs::create_dir(&in_the_way)?;
+    // Changes are appended to a file that is there.
+    fs::remove_file(run_dir.join("catalog.jsonl"))?;
     for (name, vip) in [("second", "10.13.0.2"), ("third", "10.13.0.3")] {
         stage.manifests.service(&service(name, vip)?)?;
         let vip: std::net::IpAddr = vip.parse()?;

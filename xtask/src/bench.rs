@@ -50,14 +50,14 @@ struct TrafficOptions {
     from: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Bench {
     /// Nanoseconds and verified instructions of each program, by BPF_PROG_TEST_RUN
     Micro(MicroOptions),
     /// What looking for silent flows costs with 512k of them, and how soon those of a vanished interface are gone
     Collector,
-    /// The control loop with 1,000 and 100,000 endpoints from a real API server, beside the real kube-proxy
-    Control(Options),
+    /// The control loop with 1,000 to 100,000 endpoints from a real API server, beside the real kube-proxy
+    Control(ControlOptions),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -65,6 +65,21 @@ pub(crate) struct Options {
     /// Print one JSON object and nothing else on standard output
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ControlOptions {
+    #[command(flatten)]
+    options: Options,
+    /// Numbers of Services, of ten endpoints each, separated by commas [default: 100,1000,10000]
+    #[arg(long, value_name = "NUMBERS")]
+    services: Option<String>,
+    /// Slices changed, one after another [default: 300; for kube-proxy a tenth]
+    #[arg(long, value_name = "NUMBER")]
+    changes: Option<String>,
+    /// Without kube-proxy
+    #[arg(long)]
+    alone: bool,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -87,7 +102,7 @@ impl Benches {
 }
 
 pub(crate) fn run(workspace: &Path, benches: &Benches) -> Result<()> {
-    match benches.other {
+    match benches.other.clone() {
         Some(other) => run_other(workspace, other),
         None => traffic(workspace, &benches.traffic),
     }
@@ -144,9 +159,13 @@ fn run_other(workspace: &Path, bench: Bench) -> Result<()> {
             finish(options, micro)
         }
         Bench::Collector => finish(Options { json: false }, benchmark(workspace, "collector")),
-        Bench::Control(options) => {
+        Bench::Control(ControlOptions { options, services, changes, alone }) => {
             let mut control = beside_kubernetes(workspace, "control")?;
-            control.env("RUST_LOG", "info,mcs_proxy::source=debug");
+            control.env("RUST_LOG", "info,mcs_proxy::source=debug,mcs_proxy::daemon=debug");
+            for (flag, value) in [("--services", services), ("--changes", changes)] {
+                control.args(value.iter().flat_map(|value| [flag, value.as_str()]));
+            }
+            control.args(alone.then_some("--alone"));
             finish(options, control)
         }
     }

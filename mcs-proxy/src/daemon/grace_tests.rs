@@ -35,7 +35,7 @@ impl Story {
     }
 
     fn slices(&self) -> Vec<&str> {
-        self.model.slices_of(&key("serve")).map(|slice| slice.key.name.as_str()).collect()
+        self.model.slices_of(&key("serve")).map(|slice| &*slice.key.name).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod grace;
 mod logging;
+mod names;
 mod neighbours;
 mod pods;
 mod pressure;
@@ -19,7 +20,7 @@ use crate::{
         links::Links,
         loader::{self, Loaded, Programs},
         pins::PinDir,
-        sockets,
+        sockets, sys,
         table::LingerMark,
     },
     desired::Flags,
@@ -33,7 +34,7 @@ use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
-    future,
+    future, iter,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -51,17 +52,14 @@ use writer::{Commit, GraceBegun, Summary, Writer};
 /// hundredth of a core.
 pub const COLLECTION_REST: u32 = 128;
 
-/// How many Services' names are collected before the next event is looked at: less than a millisecond.
-const CATALOG_STEP: usize = 25;
-
 /// How long after a change the grace period for what it let go of is waited for.
 const RECLAIM_DELAY: Duration = Duration::from_secs(1);
 
+/// How long after a list the memory that it took is handed back: more lists may follow.
+const TRIM_DELAY: Duration = Duration::from_secs(1);
+
 /// How long after a refusal of the kernel's everything is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// How long after a failure the names are written again.
-const CATALOG_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// What threads that read or scan have to end in.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
@@ -80,6 +78,7 @@ pub fn main(places: &Places, run: &Run) -> anyhow::Result<()> {
             run.source
         );
     }
+    sys::keep_heap_small();
     logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -90,7 +89,10 @@ pub fn main(places: &Places, run: &Run) -> anyhow::Result<()> {
         // Asked before anything is pinned or attached: a slip in a flag is to leave nothing behind.
         let locations = Locations::from_environment(run.kubeconfig.clone());
         source::check(&run.source, &locations).await?;
-        Daemon::start(places, run)?.run().await
+        // On a worker, as the sources are: then what one of them sends is taken up where it was sent, and no thread needs
+        // waking for it.
+        let daemon = Daemon::start(places, run)?;
+        task::spawn(daemon.run()).await?
     });
     // A file system that hangs may hold up a reader for good; the end does not wait for it.
     runtime.shutdown_timeout(LAST_CHANCE);
@@ -112,18 +114,12 @@ struct Daemon {
     places: PlaceMap,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
-    /// The catalog is behind the maps.
-    catalog_due: Option<time::Instant>,
-    catalog_rests_until: time::Instant,
-    /// The names are being collected.
-    catalog_begun: Option<time::Instant>,
-    /// Names on their way to the file.
-    catalog_writing: Option<JoinHandle<Written>>,
-    /// Why the names could not be written the last time, which is told once.
-    catalog_failure: Option<String>,
+    names: names::Names,
     /// The kernel refused something: everything is tried again.
     retry_due: Option<time::Instant>,
     reclaim_due: Option<time::Instant>,
+    /// A list has been taken in, and what it took is free.
+    trim_due: Option<time::Instant>,
     /// A grace period that is waited for.
     grace: Option<JoinHandle<GraceBegun>>,
     /// All interfaces that lead to pods.
@@ -148,9 +144,6 @@ struct Scan {
     took: Duration,
     found: Result<(Collected, Refusals), FlowsError>,
 }
-
-/// When the names began to be written, and why they could not be.
-type Written = (time::Instant, Option<String>);
 
 impl Daemon {
     fn start(places: &Places, run: &Run) -> anyhow::Result<Self> {
@@ -210,18 +203,16 @@ impl Daemon {
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
             pin_dir,
+            names: names::Names::new(&run_dir),
             run_dir,
             board,
             _locks: locks,
             writer,
             logger: logger.map(logging::ProgramLog::new),
-            catalog_due: None,
-            catalog_rests_until: time::Instant::now(),
-            catalog_begun: None,
-            catalog_writing: None,
-            catalog_failure: None,
             retry_due: None,
-            reclaim_due: None,
+            // What an earlier daemon had let go of, so that the first Services need not wait for it.
+            reclaim_due: Some(time::Instant::now()),
+            trim_due: None,
             grace: None,
             pods: BTreeMap::new(),
             bypassed,
@@ -256,6 +247,7 @@ impl Daemon {
             if self.writer.needs_retry() {
                 self.retry_due.get_or_insert_with(|| time::Instant::now() + RETRY_DELAY);
             }
+            let (names_due, names_retry) = (self.names.are_due(&self.writer), self.names.retry_at());
             select! {
                 // The order is that of urgency: a new pod's first packets are already under way.
                 biased;
@@ -269,12 +261,13 @@ impl Daemon {
                 () = at(self.retry_due) => self.commit()?,
                 () = at(self.writer.due().map(Into::into)) => self.commit()?,
                 () = at(self.attach_due) => self.attach_again()?,
-                () = at(self.catalog_due), if self.catalog_writing.is_none() => self.write_catalog(CATALOG_STEP),
-                Some(written) = finished(&mut self.catalog_writing) => {
-                    self.catalog_writing = None;
-                    self.catalog_written(written);
-                }
+                Some(written) = finished(self.names.writing()) => self.names.written(written, &mut self.writer),
+                () = at(names_retry) => self.names.retry(),
                 () = at(self.reclaim_due), if self.grace.is_none() => self.begin_grace(),
+                () = at(self.trim_due) => {
+                    self.trim_due = None;
+                    task::spawn_blocking(sys::trim_heap);
+                }
                 Some(begun) = finished(&mut self.grace) => {
                     self.grace = None;
                     if !self.writer.reclaim(begun) {
@@ -294,16 +287,12 @@ impl Daemon {
                     scan = None;
                     self.collected(found)?;
                 }
-                () = future::ready(()), if self.catalog_begun.is_some() => self.write_catalog(CATALOG_STEP),
+                // After everybody else: whoever is told names waits for who is told where to send packets.
+                () = task::yield_now(), if names_due => self.names.proceed(&mut self.writer),
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         }
-        // What is being written may be older than what is due.
-        self.finish_catalog().await;
-        if self.catalog_due.is_some() || self.catalog_begun.is_some() {
-            self.write_catalog(usize::MAX);
-            self.finish_catalog().await;
-        }
+        self.finish_names().await;
         info!("ending; what is pinned goes on forwarding");
         if let Some(log) = program_log.take() {
             log.abort();
@@ -313,15 +302,20 @@ impl Daemon {
 
     /// Takes the event in and whatever else waits, so that a burst is one change.
     fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
-        let now = time::Instant::now().into_std();
-        self.writer.take(event, now);
-        for _ in 0..QUEUE {
-            match events.try_recv() {
-                Ok(event) => self.writer.take(event, now),
-                Err(_) => break,
+        // Between this line and the source's is the wait for this task, and only that.
+        debug!("taken");
+        let busy = sys::thread_time();
+        let now = time::Instant::now();
+        for event in iter::once(event).chain(iter::from_fn(|| events.try_recv().ok()).take(QUEUE)) {
+            if matches!(event, Event::Replaced(..)) {
+                self.trim_due = Some(now + TRIM_DELAY);
             }
+            self.writer.take(event, now.into_std());
         }
-        self.commit()
+        self.commit()?;
+        // What of the time since then was ours; the rest, others had the core.
+        debug!(microseconds = (sys::thread_time() - busy).as_micros(), "worked");
+        Ok(())
     }
 
     /// # Errors
@@ -338,10 +332,6 @@ impl Daemon {
                 report(summary);
                 if summary.backends_went {
                     self.stranded.look();
-                }
-                let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
-                if due <= now {
-                    self.write_catalog(CATALOG_STEP);
                 }
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
             }
@@ -380,55 +370,6 @@ impl Daemon {
                 Err(error) => Response::Error(format!("{}: {error}", self.run_dir.display())),
             },
         })
-    }
-
-    async fn finish_catalog(&mut self) {
-        if let Some(writing) = self.catalog_writing.take()
-            && let Ok(written) = writing.await
-        {
-            self.catalog_written(written);
-        }
-    }
-
-    /// Goes on with the names, by so many Services, and hands them, once they are complete, to a thread that writes them, as
-    /// a large file would hold up the maps. One at a time, so that the last ones stay.
-    fn write_catalog(&mut self, services: usize) {
-        if self.catalog_writing.is_some() {
-            return;
-        }
-        self.catalog_due = None;
-        let begun = *self.catalog_begun.get_or_insert_with(time::Instant::now);
-        let Some(catalog) = self.writer.catalog(services) else { return };
-        self.catalog_begun = None;
-        let run_dir = self.run_dir.clone();
-        self.catalog_writing = Some(task::spawn_blocking(move || {
-            let failure = catalog.write(&run_dir).err().map(|failure| failure.to_string());
-            (begun, failure)
-        }));
-    }
-
-    /// Names are written for at most a tenth of the time, however fast the maps change.
-    fn catalog_written(&mut self, (begun, failure): Written) {
-        match &failure {
-            Some(why) => {
-                if self.catalog_failure.as_ref() != Some(why) {
-                    error!(
-                        "{}: {why}; until it can be written, `mcs-proxy services` lacks names or shows old ones",
-                        self.run_dir.display()
-                    );
-                }
-                let due = time::Instant::now() + CATALOG_RETRY_DELAY;
-                (self.catalog_rests_until, self.catalog_due) = (due, Some(due));
-            }
-            None => {
-                if self.catalog_failure.is_some() {
-                    info!("{}: written again", self.run_dir.display());
-                }
-                self.catalog_rests_until = time::Instant::now() + 9 * begun.elapsed();
-                self.catalog_due = self.catalog_due.map(|due| due.max(self.catalog_rests_until));
-            }
-        }
-        self.catalog_failure = failure;
     }
 
     /// # Errors

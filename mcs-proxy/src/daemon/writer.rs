@@ -8,9 +8,9 @@ use crate::{
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
-    model::{Limits, Model, NamespacedName, NodeMode, Problem, ProblemTracker},
+    model::{Limits, Model, NamespacedName, NodeMode, ProblemTracker},
     observe::{
-        catalog::{Catalog, Draft},
+        catalog::{Batch, Journal},
         events::Board,
         mode::Modes,
     },
@@ -43,8 +43,10 @@ pub struct Writer<D> {
     shortages: Vec<Shortage>,
     /// Transactions so far.
     transactions: u64,
-    /// The catalog that is being made.
-    draft: Option<Draft>,
+    /// As in [`Summary`], since the last one.
+    backends_went: bool,
+    /// What is still to be written of what people are told.
+    journal: Journal,
 }
 
 /// When a grace period began: what was let go of before it is free once it is over, if nothing was done since.
@@ -62,6 +64,17 @@ enum Phase {
     Resync,
     /// The maps hold the desired state but for what `affected` says.
     Synced,
+}
+
+/// How many frontends are entered at a time, when all are.
+const PART: usize = 256;
+
+/// Why not all frontends were entered.
+enum Stopped {
+    /// One does not fit, as things are.
+    Short,
+    /// The kernel refused a step.
+    Failed,
 }
 
 /// What a commit did.
@@ -115,7 +128,8 @@ impl<D: Dataplane> Writer<D> {
             rejected: BTreeMap::new(),
             shortages: Vec::new(),
             transactions: 0,
-            draft: None,
+            backends_went: false,
+            journal: Journal::default(),
         })
     }
 
@@ -173,37 +187,70 @@ impl<D: Dataplane> Writer<D> {
         } else {
             self.resolver.update(&self.model, &affected, now)
         };
-        if let Some(draft) = &mut self.draft {
-            draft.follow(&self.model, &self.resolver, &changes);
+        if first {
+            self.journal.start_over();
         }
+        self.journal.note(&changes);
         self.report_problems();
         let plan = match self.phase {
             Phase::Synced if changes.is_empty() => return Commit::Idle,
             // Any change may have made room for what did not fit before.
             Phase::Synced if self.rejected.is_empty() => self.table.plan(&changes.upserts, &changes.removals),
-            Phase::Waiting | Phase::Resync | Phase::Synced => self.table.sync(self.resolver.desired()),
+            Phase::Waiting | Phase::Resync | Phase::Synced => match self.enter_all() {
+                Ok(()) => self.table.keep_only(self.resolver.desired()),
+                Err(Stopped::Short) => self.table.sync(self.resolver.desired()),
+                Err(Stopped::Failed) => return Commit::Failed,
+            },
         };
         self.run(plan, &changes, first)
     }
 
-    fn run(&mut self, plan: Plan, changes: &Changes, first: bool) -> Commit {
+    /// Enters all frontends, some at a time: a transaction of all of them takes more memory than what is then remembered of
+    /// them, and leaves it in pieces.
+    fn enter_all(&mut self) -> Result<(), Stopped> {
+        let keys: Vec<FrontendKey> = self.resolver.desired().keys().copied().collect();
+        for part in keys.chunks(PART) {
+            let desired = self.resolver.desired();
+            let upserts = part.iter().filter_map(|key| Some((*key, desired.get(key)?.clone()))).collect();
+            let plan = self.table.plan(&upserts, &BTreeSet::new());
+            let is_short = !plan.rejected.is_empty();
+            if !self.execute(&plan) {
+                return Err(Stopped::Failed);
+            }
+            if is_short {
+                return Err(Stopped::Short);
+            }
+        }
+        Ok(())
+    }
+
+    /// `false`: the kernel refused a step.
+    fn execute(&mut self, plan: &Plan) -> bool {
         self.transactions += 1;
+        self.backends_went |= plan.transaction.iter().any(lets_a_backend_go);
         if let Err(failure) = self.dataplane.run(&plan.transaction) {
             error!("{failure}; the maps stay as they are and all of it is tried again");
             self.start_over();
-            return Commit::Failed;
+            return false;
         }
-        self.phase = Phase::Synced;
-        self.report_rejected(plan.rejected);
-        for address in plan.refused {
+        for address in &plan.refused {
             error!(
                 "{address} was to enter the maps, which take no such address: left out; please report this"
             );
         }
+        true
+    }
+
+    fn run(&mut self, plan: Plan, changes: &Changes, first: bool) -> Commit {
+        if !self.execute(&plan) {
+            return Commit::Failed;
+        }
+        self.phase = Phase::Synced;
+        self.report_rejected(plan.rejected);
         Commit::Programmed(Summary {
             first,
             changed: changes.upserts.len() + changes.removals.len(),
-            backends_went: plan.transaction.iter().any(lets_a_backend_go),
+            backends_went: std::mem::take(&mut self.backends_went),
             frontends: self.resolver.desired().len(),
             backends: self.resolver.used(),
         })
@@ -251,15 +298,20 @@ impl<D: Dataplane> Writer<D> {
         self.resolver.due().into_iter().chain(self.grace.due()).min()
     }
 
-    /// Begins, or goes on with, what people are told of what the maps hold, by so many Services; returns it once all are in
-    /// it, as they are then.
-    pub fn catalog(&mut self, services: usize) -> Option<Catalog> {
-        let mut draft = self.draft.take().unwrap_or_default();
-        if draft.proceed(&self.model, &self.resolver, services) {
-            return Some(draft.finish(self.resolver.flags().cluster_name.clone()));
-        }
-        self.draft = Some(draft);
-        None
+    /// Whether what people are told of what the maps hold is behind.
+    #[must_use]
+    pub fn owes_names(&self) -> bool {
+        self.journal.is_behind()
+    }
+
+    /// Goes on with what people are told, by so many Services; returns what is to be written once it is enough.
+    pub fn names(&mut self, services: usize) -> Option<Batch> {
+        self.journal.proceed(&self.model, &self.resolver, services)
+    }
+
+    /// All of it is to be written anew.
+    pub fn tell_names_anew(&mut self) {
+        self.journal.start_over();
     }
 
     pub const fn table(&mut self) -> &mut Table {
@@ -288,8 +340,8 @@ impl<D: Dataplane> Writer<D> {
     }
 
     fn report_problems(&mut self) {
-        let problems: Vec<&Problem> = self.model.problems().chain(self.resolver.problems()).collect();
-        let news = self.tracker.update(problems);
+        let changes = self.model.take_problem_changes().into_iter();
+        let news = self.tracker.update(changes.chain(self.resolver.take_problem_changes()));
         if let Some(board) = &self.board {
             board.note(&news);
         }

@@ -180,36 +180,3 @@ fn what_does_not_fit_leaves_the_others_alone_and_enters_once_there_is_room() {
     assert_programmed(&mut writer);
     assert_eq!(in_maps(&writer), (2..=9).collect::<Vec<_>>());
 }
-
-/// Frontends come, go, change their endpoints and pass from one Service to another while the names are collected.
-#[test]
-fn a_catalog_that_is_made_while_the_maps_change_is_as_one_that_is_made_at_once() {
-    let objects =
-        || -> Vec<Object> { (1..=6).map(|i| service(&format!("s{i}"), &format!("10.13.0.{i}"))).collect() };
-    let changes: [fn() -> Event; 6] = [
-        || Event::Applied(service("s0", "10.13.0.10")),
-        || Event::Applied(slice("s1", &["10.10.0.6", "10.10.0.7"])),
-        || Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "s2")),
-        || Event::Applied(service("s6", "10.13.0.9")),
-        || Event::Applied(service("s3", "10.13.0.1")),
-        || Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "s1")),
-    ];
-    for before in 0..=6 {
-        for (number, change) in changes.into_iter().enumerate() {
-            let mut writer = synced([(ObjectKind::Service, objects()), (ObjectKind::EndpointSlice, vec![])]);
-            for _ in 0..before {
-                assert!(writer.catalog(1).is_none());
-            }
-            writer.take(change(), Instant::now());
-            assert_programmed(&mut writer);
-            let piecemeal = loop {
-                if let Some(catalog) = writer.catalog(1) {
-                    break catalog;
-                }
-            };
-            let at_once = writer.catalog(usize::MAX).unwrap();
-            assert_eq!(piecemeal, at_once, "change {number} after {before} Services");
-            assert!(at_once.frontends.len() >= 5);
-        }
-    }
-}

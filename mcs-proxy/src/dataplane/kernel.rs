@@ -4,6 +4,7 @@ use super::{
     Dataplane, DataplaneError, Dump, FlowRef, Operation,
     pins::{PinDir, PinsError},
     sys::{self, Access, MappedWords, SysError},
+    windows::Windows,
 };
 use aya::{
     Pod,
@@ -28,7 +29,7 @@ pub struct KernelDataplane {
     vips: HashMap<MapData, Address, VipFlags>,
     hot: MappedWords,
     frontends: MappedWords,
-    backends: MappedWords,
+    backends: Windows,
     backend_state: MappedWords,
     cursors: Array<MapData, u64>,
     service_counters: PerCpuArray<MapData, ServiceCounters>,
@@ -54,7 +55,7 @@ impl KernelDataplane {
             vips: dir.open_as(MapName::Vips, access)?,
             hot: dir.map_words(MapName::Hot, access)?,
             frontends: dir.map_words(MapName::Frontends, access)?,
-            backends: dir.map_words(MapName::Backends, access)?,
+            backends: Windows::open(dir, MapName::Backends)?,
             backend_state: dir.map_words(MapName::BackendState, access)?,
             cursors: dir.open_as(MapName::Cursors, access)?,
             service_counters: dir.open_as(MapName::ServiceCounters, access)?,
@@ -67,10 +68,15 @@ impl KernelDataplane {
 
     fn apply(&mut self, operation: &Operation) -> Result<(), Failure> {
         match operation {
-            Operation::WriteExtent { first, elements } => (*first as usize..)
-                .zip(elements)
-                .try_for_each(|(index, element)| self.backends.write_element(index, *element))
-                .ok_or(Failure::out_of_range(MapName::Backends)),
+            Operation::WriteExtent { first, elements } => {
+                for (index, element) in (*first as usize..).zip(elements) {
+                    self.backends
+                        .write_element(index, *element)
+                        .map_err(|error| Failure { map: MapName::Backends, source: error.into() })?
+                        .ok_or(Failure::out_of_range(MapName::Backends))?;
+                }
+                Ok(())
+            }
             Operation::Publish { frontend, extent } => {
                 store(MapName::Frontends, &self.frontends, *frontend, u64::from(*extent))
             }
@@ -151,11 +157,12 @@ impl Dataplane for KernelDataplane {
         })?;
         let words =
             |map: &MappedWords| (0..map.len()).map_while(|index| map.read(index)).collect::<Vec<u64>>();
+        let backends = self.backends.whole().map_err(|error| dump_error("backends", error))?;
         Ok(Dump {
             services,
             vips,
             frontends: words(&self.frontends),
-            backends: (0..).map_while(|index| self.backends.read_element(index)).collect::<Vec<Element>>(),
+            backends: (0..).map_while(|index| backends.read_element(index)).collect::<Vec<Element>>(),
             backend_state: words(&self.backend_state).into_iter().map(BackendState::from_word).collect(),
             hot: words(&self.hot),
             flows: self.flow_refs()?,

@@ -19,6 +19,7 @@ pub mod sockets;
 pub mod stranded;
 pub mod sys;
 pub mod table;
+mod windows;
 
 pub use dump::{Dump, FlowRef, frontend_key, service_key};
 

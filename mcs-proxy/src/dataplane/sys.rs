@@ -19,6 +19,7 @@ use std::{
     path::Path,
     ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 /// A system call failed.
@@ -445,18 +446,22 @@ impl MappedWords {
     /// The descriptor must be open for writing even to map it for reading: of one that is not, `do_mmap` makes a
     /// private mapping, which `bpf_map_mmap` refuses.
     pub fn map(array: BorrowedFd<'_>, access: Access) -> Result<Self> {
-        let shape = map_shape(array)?;
-        // The kernel spaces elements by their size rounded up to 8 (`array_map_alloc`).
-        let len = shape.max_entries as usize * (shape.value_size as usize).div_ceil(8);
+        Self::map_part(array, access, 0, mapped_len(array)?)
+    }
+
+    /// Maps so many words of an array from one on that is at the start of a page.
+    pub fn map_part(array: BorrowedFd<'_>, access: Access, first: usize, len: usize) -> Result<Self> {
         let bytes = len * 8;
+        let offset = libc::off_t::try_from(first * 8).unwrap_or(libc::off_t::MAX);
         let protection = match access {
             Access::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
             Access::ReadOnly => libc::PROT_READ,
         };
         // SAFETY: a new mapping at an address of the kernel's choice. The kernel refuses arrays that are not
         // mmapable, and maps no more than the array, rounded up to a page.
-        let start =
-            unsafe { libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, array.as_raw_fd(), 0) };
+        let start = unsafe {
+            libc::mmap(ptr::null_mut(), bytes, protection, libc::MAP_SHARED, array.as_raw_fd(), offset)
+        };
         let words = NonNull::new(start.cast()).filter(|_| start != libc::MAP_FAILED);
         words.map(|words| Self { words, len, bytes }).ok_or_else(|| SysError::last("mmap"))
     }
@@ -501,8 +506,7 @@ impl MappedWords {
     /// Writes an element word by word: for one that no program reads.
     #[must_use]
     pub fn write_element(&self, index: usize, element: Element) -> Option<()> {
-        // SAFETY: same size, and the element has no padding (the contract asserts it).
-        let words = unsafe { std::mem::transmute::<Element, [u64; ELEMENT_WORDS]>(element) };
+        let words = element_words(element);
         let first = index.checked_mul(ELEMENT_WORDS)?;
         words.into_iter().enumerate().try_for_each(|(offset, word)| self.store_release(first + offset, word))
     }
@@ -515,6 +519,55 @@ impl MappedWords {
 }
 
 const ELEMENT_WORDS: usize = size_of::<Element>() / 8;
+
+/// How many words a `BPF_F_MMAPABLE` array has: the kernel spaces elements by their size rounded up to 8
+/// (`array_map_alloc`).
+pub fn mapped_len(array: BorrowedFd<'_>) -> Result<usize> {
+    let shape = map_shape(array)?;
+    Ok(shape.max_entries as usize * (shape.value_size as usize).div_ceil(8))
+}
+
+/// An element as it lies in the map.
+#[must_use]
+pub const fn element_words(element: Element) -> [u64; ELEMENT_WORDS] {
+    // SAFETY: same size, and the element has no padding (the contract asserts it).
+    unsafe { std::mem::transmute::<Element, [u64; ELEMENT_WORDS]>(element) }
+}
+
+/// How long this thread has had a core.
+#[must_use]
+pub fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes one timespec. It can't fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
+}
+
+/// Hands what is free of the heap back to the kernel. It holds up whoever allocates meanwhile, for some milliseconds.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes its own locks, and leaves what is in use alone.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Has the threads share one heap, and large blocks go back to the kernel when they are freed, whatever was freed
+/// before: glibc would give each thread a heap of its own, and would raise that size with the first list of objects.
+/// Before the first thread.
+pub fn keep_heap_small() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: they set a number each.
+    unsafe {
+        const LARGE: c_int = 256 << 10;
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE);
+    }
+}
 
 impl Drop for MappedWords {
     fn drop(&mut self) {

@@ -68,7 +68,7 @@ pub(super) fn list<'a>(
 ) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for slice in slices {
-        for target in &slice.ports {
+        for target in slice.ports.iter() {
             if target.name != port.name || target.protocol != port.protocol {
                 continue;
             }

@@ -65,7 +65,7 @@ fn of_duplicates_the_living_one_counts_then_the_local_one_then_the_first_slice()
 #[test]
 fn the_same_address_on_another_port_is_no_duplicate() {
     let mut other = slice("b", "serve", "member1", &["10.10.0.6"]);
-    other.ports[0].port = 9090;
+    other.ports = [SlicePort { port: 9090, ..other.ports[0].clone() }].into();
     let slices = [slice("a", "serve", "member1", &["10.10.0.6"]), other];
     assert_eq!(verdicts(VIP, &slices), [("10.10.0.6:8080".into(), Used), ("10.10.0.6:9090".into(), Used)]);
 }

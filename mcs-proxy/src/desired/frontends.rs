@@ -156,8 +156,8 @@ fn frontend(
         used: candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(),
         fingerprint: fingerprint(candidates),
         slots: match algorithm {
-            Algorithm::Maglev => maglev::table(&slots),
-            Algorithm::RoundRobin | Algorithm::Random => slots,
+            Algorithm::Maglev => maglev::table(&slots).into(),
+            Algorithm::RoundRobin | Algorithm::Random => slots.into(),
         },
         serving,
     }
@@ -207,7 +207,7 @@ impl<'a> Rejected<'a> {
 }
 
 fn import_from_ourselves(slice: &EndpointSlice, flags: &Flags) -> Option<Problem> {
-    (slice.source == SourceCluster::Remote(flags.cluster_name.clone())).then(|| Problem {
+    (slice.source == SourceCluster::Remote(flags.cluster_name.as_str().into())).then(|| Problem {
         object: slice_reference(slice),
         field: "metadata".into(),
         message: format!(
@@ -221,7 +221,7 @@ fn import_from_ourselves(slice: &EndpointSlice, flags: &Flags) -> Option<Problem
 /// A cluster whose name is a word of `mcs-proxy.io/clusters`.
 fn unreachable_by_name(slice: &EndpointSlice) -> Option<Problem> {
     let SourceCluster::Remote(name) = &slice.source else { return None };
-    matches!(name.as_str(), "local" | "others").then(|| Problem {
+    matches!(&**name, "local" | "others").then(|| Problem {
         object: slice_reference(slice),
         field: "metadata".into(),
         message: format!("the cluster it comes from is called `{name}`, which means something else in mcs-proxy.io/clusters"),

@@ -209,7 +209,7 @@ fn any_slices() -> impl Strategy<Value = Vec<EndpointSlice>> {
         let named = slices.into_iter().enumerate();
         named
             .map(|(i, (cluster, ports, endpoints))| EndpointSlice {
-                ports,
+                ports: ports.into(),
                 endpoints,
                 ..slice_named(&format!("slice-{i}"), cluster)
             })
@@ -249,7 +249,7 @@ proptest! {
                 .filter(|e| matches!(e.verdict, EndpointVerdict::Used | EndpointVerdict::UsedTerminating))
                 .map(|e| e.address)
                 .collect();
-            prop_assert_eq!(sorted(slots.clone()), sorted(used));
+            prop_assert_eq!(sorted(slots.to_vec()), sorted(used));
             let unique: BTreeSet<_> = slots.iter().chain(serving).collect();
             prop_assert_eq!(unique.len(), slots.len() + serving.len(), "in slots or serving, and once");
             for address in slots.iter().chain(serving) {

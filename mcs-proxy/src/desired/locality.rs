@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 /// `internalTrafficPolicy: Local`: only this cluster's pods on this node are left in question.
 pub(super) fn keep_to_this_node(candidates: &mut [Candidate<'_>], here: Here<'_>) {
     for candidate in candidates.iter_mut().filter(|candidate| candidate.is_in_question()) {
-        let node = candidate.endpoint.node_name.as_deref();
+        let node = candidate.endpoint.node_name();
         if !candidate.is_local() || node != Some(here.node) {
             candidate.verdict = EndpointVerdict::OtherNode;
         }
@@ -61,7 +61,7 @@ fn shared_zones<'a>(
     zone: Option<Hint<'a>>,
 ) -> BTreeMap<SourceCluster, Hint<'a>> {
     let shared = settings.clusters.iter().filter(|(_, cluster)| cluster.zones == Zones::Shared);
-    let sources = shared.map(|(name, _)| SourceCluster::Remote(name.clone()));
+    let sources = shared.map(|(name, _)| SourceCluster::Remote(name.as_str().into()));
     let applies = |source| Some(source).zip(zone).filter(|(source, hint)| hint.applies(candidates, source));
     sources.filter_map(applies).collect()
 }
@@ -83,7 +83,7 @@ impl Hint<'_> {
 
     fn is_given_to(self, candidate: &Candidate<'_>) -> bool {
         let (Self::Node(own) | Self::Zone(own)) = self;
-        let names = candidate.endpoint.hints.as_deref().map(|hints| self.names(hints)).unwrap_or_default();
+        let names = candidate.endpoint.hints().map(|hints| self.names(hints)).unwrap_or_default();
         names.iter().any(|name| name == own)
     }
 
@@ -98,7 +98,7 @@ impl Hint<'_> {
     }
 
     fn is_on(self, candidate: &Candidate<'_>) -> bool {
-        candidate.endpoint.hints.as_deref().is_some_and(|hints| !self.names(hints).is_empty())
+        candidate.endpoint.hints().is_some_and(|hints| !self.names(hints).is_empty())
     }
 
     const fn verdict(self) -> EndpointVerdict {

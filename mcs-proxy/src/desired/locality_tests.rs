@@ -1,10 +1,11 @@
 use crate::{
     desired::testing::{verdicts, verdicts_by},
     model::{
-        ClusterSettings, EndpointSlice, Hints, Service, Settings, Tiers, TrafficPolicy, Zones,
+        ClusterSettings, EndpointSlice, Hints, Place, Service, Settings, Tiers, TrafficPolicy, Zones,
         testing::{endpoint, service, slice},
     },
 };
+use std::sync::Arc;
 
 /// Endpoints `10.12.0.1`, `.2` … by condition, nodes and zones that they are hinted for (`""`: none).
 fn hinted(cluster: &str, endpoints: &[(&str, &str, &str)]) -> EndpointSlice {
@@ -18,10 +19,12 @@ fn hinted(cluster: &str, endpoints: &[(&str, &str, &str)]) -> EndpointSlice {
         let list = |names: &str| names.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let mut endpoint = endpoint(&format!("{net}.{i}"), condition);
         let hints = Hints { for_nodes: list(nodes), for_zones: list(zones) };
-        endpoint.hints = (hints != Hints::default()).then(|| Box::new(hints));
-        // Names that are ours, too, but of an import they name another cluster's things.
-        endpoint.node_name = Some("node-1".into());
-        endpoint.zone = Some("a".into());
+        endpoint.place = Some(Arc::new(Place {
+            // Names that are ours, too, but of an import they name another cluster's things.
+            node_name: Some("node-1".into()),
+            zone: Some("a".into()),
+            hints: (hints != Hints::default()).then_some(hints),
+        }));
         hinted.endpoints.push(endpoint);
     }
     hinted
@@ -125,7 +128,7 @@ fn zones_are_compared_with_a_cluster_that_shares_them() {
 #[test]
 fn internal_traffic_policy_local_keeps_to_this_nodes_own_pods() {
     let mut ours = hinted("local", &[("ready", "", "b"), ("ready", "", "a"), ("terminating", "", "")]);
-    ours.endpoints[1].node_name = Some("node-2".into());
+    ours.endpoints[1].place = Some(Arc::new(Place { node_name: Some("node-2".into()), ..Place::default() }));
     let local = Service {
         internal_traffic_policy: TrafficPolicy::Local,
         clusters: Some(Tiers::parse("member1,local").unwrap()),
@@ -135,6 +138,6 @@ fn internal_traffic_policy_local_keeps_to_this_nodes_own_pods() {
     assert_eq!(told(&local, &[ours.clone(), imports.clone()]), "used; other node; terminating; other node");
     ours.endpoints.remove(0);
     assert_eq!(told(&local, &[ours.clone(), imports.clone()]), "other node; used (terminating); other node");
-    ours.endpoints[1].node_name = None;
+    ours.endpoints[1].place = None;
     assert_eq!(told(&local, &[ours, imports]), "other node; other node; other node");
 }

@@ -29,6 +29,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -93,7 +94,7 @@ impl fmt::Display for FrontendKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
     pub service: NamespacedName,
-    pub port_name: String,
+    pub port_name: Arc<str>,
     pub algorithm: Algorithm,
     /// ClientIP affinity's timeout; 0: no affinity.
     pub affinity_seconds: u32,
@@ -101,8 +102,9 @@ pub struct Frontend {
     pub packets_only: bool,
     /// Whether no other Service has the VIP, so that a port of it which no frontend has is nobody's.
     pub owns_vip: bool,
-    /// Where new flows go, in the order of the wheel; an address may have several slots.
-    pub slots: Vec<SocketAddr>,
+    /// Where new flows go, in the order of the wheel; an address may have several slots. Shared with
+    /// [`Table`](crate::dataplane::table::Table), as it is the most of what is remembered of a frontend.
+    pub slots: Arc<[SocketAddr]>,
     /// Not in the slots, but flows that are there may stay: serving, yet terminating or not preferred.
     pub serving: Vec<SocketAddr>,
     /// How many endpoints take new flows.
@@ -126,7 +128,7 @@ pub struct JudgedEndpoint {
     pub address: SocketAddr,
     pub source: SourceCluster,
     /// Name of the slice that lists it.
-    pub slice: String,
+    pub slice: Arc<str>,
     pub verdict: EndpointVerdict,
     /// The tier of its cluster, counted from 0; `None` if that is in none or the Service has none.
     pub tier: Option<usize>,

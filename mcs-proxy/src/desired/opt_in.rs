@@ -5,7 +5,7 @@ use crate::model::{ObjectRef, OptIn, Problem, Service};
 /// `default/kubernetes` needs its own annotation: the daemon must not depend on itself to reach the API server.
 #[must_use]
 pub fn is_ours(service: &Service, all_services: bool) -> bool {
-    let is_api_server = service.key.namespace == "default" && service.key.name == "kubernetes";
+    let is_api_server = *service.key.namespace == *"default" && *service.key.name == *"kubernetes";
     match service.opt_in {
         OptIn::Annotation => true,
         OptIn::ProxyName => !is_api_server,

@@ -5,7 +5,7 @@ use super::{
     opt_in::reference,
     tiers::{Active, Standing},
 };
-use crate::model::{Model, NamespacedName, Problem};
+use crate::model::{Ledger, Model, NamespacedName, Problem, ProblemChanges};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -18,8 +18,8 @@ pub struct Resolver {
     flags: Flags,
     desired: Desired,
     /// Who claims a VIP and port; the first one has it. All but the first are the exception.
-    claims: BTreeMap<FrontendKey, BTreeSet<Claim>>,
-    /// What Services claim and what is wrong with them. Those without either are absent.
+    claims: BTreeMap<FrontendKey, Claims>,
+    /// What Services claim. Those that claim nothing are absent.
     services: BTreeMap<NamespacedName, Outcome>,
     /// Of Services with tiers.
     standings: BTreeMap<NamespacedName, Standings>,
@@ -29,11 +29,17 @@ pub struct Resolver {
     decided: Instant,
     /// Endpoints that take new flows, of all frontends.
     used: usize,
-    /// Keys with more than one claim.
-    contested: BTreeSet<FrontendKey>,
-    /// What is wrong with those who lost a claim; a function of `contested` and `claims`.
-    lost: Vec<Problem>,
+    /// What is wrong with the Services themselves.
+    troubles: Ledger<NamespacedName>,
+    /// What is wrong with those who lost a claim, by what they claim.
+    lost: Ledger<FrontendKey>,
 }
+
+/// The frontends of a Service, in order.
+type Computed = Vec<(FrontendKey, Frontend)>;
+
+/// In order. Nearly always one.
+type Claims = Vec<Claim>;
 
 type Standings = BTreeMap<FrontendKey, Standing>;
 
@@ -49,8 +55,8 @@ struct Claim {
 #[derive(Debug, Default)]
 struct Outcome {
     created: i64,
-    claims: BTreeSet<FrontendKey>,
-    problems: Vec<Problem>,
+    /// In order.
+    claims: Box<[FrontendKey]>,
 }
 
 /// What differs from the [`Desired`] before.
@@ -82,8 +88,8 @@ impl Resolver {
             dues: BTreeMap::new(),
             decided: Instant::now(),
             used: 0,
-            contested: BTreeSet::new(),
-            lost: Vec::new(),
+            troubles: Ledger::default(),
+            lost: Ledger::default(),
         }
     }
 
@@ -103,12 +109,7 @@ impl Resolver {
         self.services.get(service).into_iter().flat_map(|outcome| &outcome.claims)
     }
 
-    /// Services that claim a frontend, or that something is wrong with.
-    pub fn services(&self) -> impl Iterator<Item = &NamespacedName> {
-        self.services.keys()
-    }
-
-    /// The same, in order, that come after one.
+    /// Services that claim a frontend, in order, that come after one.
     pub fn services_after<'a>(
         &'a self,
         last: Option<&'a NamespacedName>,
@@ -152,7 +153,12 @@ impl Resolver {
 
     /// What is wrong with Services that are ours, beyond what the [`Model`] tells.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.services.values().flat_map(|outcome| &outcome.problems).chain(&self.lost)
+        self.troubles.iter().chain(self.lost.iter())
+    }
+
+    /// How [`Self::problems`] changed since the last call.
+    pub fn take_problem_changes(&mut self) -> [ProblemChanges; 2] {
+        [self.troubles.take_changes(), self.lost.take_changes()]
     }
 
     /// Recomputes the `affected` Services and those whose time has come, and no others unless they take over what one
@@ -165,14 +171,14 @@ impl Resolver {
         let mut touched = BTreeSet::new();
         for service in &affected {
             let (created, frontends, problems) = self.compute(model, service);
-            let claims = frontends.keys().copied().collect();
-            touched.extend(self.restate(service, Outcome { created, claims, problems }));
+            let claims = frontends.iter().map(|(key, _)| *key).collect();
+            touched.extend(self.restate(service, Outcome { created, claims }));
+            self.troubles.put(service.clone(), problems);
             fresh.insert(service.clone(), frontends);
         }
         let changes = self.settle(model, &touched, fresh);
-        let contests: Vec<_> = touched.iter().filter(|key| self.note_contest(**key)).collect();
-        if !contests.is_empty() {
-            self.lost = self.contested.iter().flat_map(|key| self.losers(model, *key)).collect();
+        for key in touched {
+            self.lost.put(key, self.losers(model, key));
         }
         changes
     }
@@ -199,17 +205,13 @@ impl Resolver {
         Some((service.created, decide(service, model.slices_of(key), &context)))
     }
 
-    fn compute(
-        &mut self,
-        model: &Model,
-        key: &NamespacedName,
-    ) -> (i64, BTreeMap<FrontendKey, Frontend>, Vec<Problem>) {
+    fn compute(&mut self, model: &Model, key: &NamespacedName) -> (i64, Computed, Vec<Problem>) {
         let (created, Decision { frontends, problems }) =
             self.decide(model, key, self.decided).unwrap_or_default();
-        let mut computed = BTreeMap::new();
+        let mut computed = Vec::with_capacity(frontends.len());
         let mut standings = Standings::new();
         for (frontend_key, Decided { frontend, standing, .. }) in frontends {
-            computed.insert(frontend_key, frontend);
+            computed.push((frontend_key, frontend));
             standings.extend(standing.map(|standing| (frontend_key, standing)));
         }
         let due = standings.values().filter_map(|standing| standing.due(self.flags.tier_hold)).min();
@@ -224,17 +226,21 @@ impl Resolver {
         let claim = |created| Claim { created, service: service.clone() };
         for key in &former.claims {
             if let Some(claims) = self.claims.get_mut(key) {
-                claims.remove(&claim(former.created));
+                claims.retain(|known| *known != claim(former.created));
                 if claims.is_empty() {
                     self.claims.remove(key);
                 }
             }
         }
         for key in &outcome.claims {
-            self.claims.entry(*key).or_default().insert(claim(outcome.created));
+            let claims = self.claims.entry(*key).or_default();
+            if let Err(place) = claims.binary_search(&claim(outcome.created)) {
+                claims.reserve_exact(1);
+                claims.insert(place, claim(outcome.created));
+            }
         }
-        let touched = former.claims.union(&outcome.claims).copied().collect();
-        if !outcome.claims.is_empty() || !outcome.problems.is_empty() {
+        let touched = former.claims.iter().chain(&outcome.claims).copied().collect();
+        if !outcome.claims.is_empty() {
             self.services.insert(service.clone(), outcome);
         }
         touched
@@ -245,12 +251,12 @@ impl Resolver {
         &mut self,
         model: &Model,
         touched: &BTreeSet<FrontendKey>,
-        mut fresh: BTreeMap<NamespacedName, BTreeMap<FrontendKey, Frontend>>,
+        mut fresh: BTreeMap<NamespacedName, Computed>,
     ) -> Changes {
         let mut changes = Changes::default();
         for &key in touched {
             let Some(Claim { service: winner, .. }) =
-                self.claims.get(&key).and_then(BTreeSet::first).cloned()
+                self.claims.get(&key).and_then(|claims| claims.first()).cloned()
             else {
                 if let Some(former) = self.desired.remove(&key) {
                     self.used -= former.used;
@@ -266,26 +272,18 @@ impl Resolver {
                 fresh.insert(winner.clone(), computed);
             }
             let current = self.desired.get(&key);
-            let frontend = fresh.get_mut(&winner).and_then(|frontends| frontends.remove(&key));
-            if let Some(frontend) = frontend
-                && current != Some(&frontend)
+            let found =
+                fresh.get(&winner).and_then(|frontends| frontends.iter().find(|(known, _)| *known == key));
+            if let Some((_, frontend)) = found
+                && current != Some(frontend)
             {
+                let frontend = frontend.clone();
                 self.used = self.used - current.map_or(0, |frontend| frontend.used) + frontend.used;
                 self.desired.insert(key, frontend.clone());
                 changes.upserts.insert(key, frontend);
             }
         }
         changes
-    }
-
-    /// Whether the key is, or was until now, claimed by several.
-    fn note_contest(&mut self, key: FrontendKey) -> bool {
-        if self.claims.get(&key).is_some_and(|claims| claims.len() > 1) {
-            self.contested.insert(key);
-            true
-        } else {
-            self.contested.remove(&key)
-        }
     }
 
     fn losers(&self, model: &Model, key: FrontendKey) -> Vec<Problem> {

@@ -43,7 +43,7 @@ impl Core {
     }
 
     fn losers(&self) -> Vec<String> {
-        self.resolver.problems().map(|problem| problem.object.name.clone()).collect()
+        self.resolver.problems().map(|problem| problem.object.name.to_string()).collect()
     }
 }
 
@@ -58,10 +58,10 @@ fn a_change_yields_what_differs_and_no_more() {
     let changes = core.put(service("serve", "10.13.0.1"));
     assert_eq!(changes.upserts.keys().copied().collect::<Vec<_>>(), [vip("10.13.0.1")]);
     let changes = core.put_slice(slice("a", "serve", "member1", &["10.10.0.6"]));
-    assert_eq!(changes.upserts[&vip("10.13.0.1")].slots, ["10.10.0.6:8080".parse().unwrap()]);
+    assert_eq!(changes.upserts[&vip("10.13.0.1")].slots[..], ["10.10.0.6:8080".parse().unwrap()]);
 
     let mut placeholder = slice("b", "serve", "member3", &[]);
-    placeholder.ports.clear();
+    placeholder.ports = [].into();
     assert!(core.put_slice(placeholder).is_empty(), "a placeholder of Karmada's changes nothing");
     assert!(core.put_slice(slice("c", "nobody", "local", &["10.12.0.1"])).is_empty());
 
@@ -91,7 +91,11 @@ fn of_two_services_with_one_address_the_older_has_it_until_it_goes() {
 
     core.apply(Event::Deleted(ObjectKind::Service, key("also-old")));
     let changes = core.apply(Event::Deleted(ObjectKind::Service, key("old")));
-    assert_eq!(changes.upserts[&vip("10.13.0.1")].slots, ["10.12.0.1:8080".parse().unwrap()], "up to date");
+    assert_eq!(
+        changes.upserts[&vip("10.13.0.1")].slots[..],
+        ["10.12.0.1:8080".parse().unwrap()],
+        "up to date"
+    );
     assert!(changes.removals.is_empty());
     assert_eq!((core.owners(), core.losers()), (vec!["TCP 10.13.0.1:80 young".into()], vec![]));
     core.apply(Event::Deleted(ObjectKind::Service, key("young")));
@@ -108,7 +112,7 @@ fn any_service() -> impl Strategy<Value = Service> {
         cluster_ips: vips.iter().map(|vip| vip.parse().unwrap()).collect(),
         ports: ports
             .into_iter()
-            .map(|port| ServicePort { name: String::new(), protocol: Protocol::Tcp, port })
+            .map(|port| ServicePort { name: "".into(), protocol: Protocol::Tcp, port })
             .collect(),
         opt_in,
         created,

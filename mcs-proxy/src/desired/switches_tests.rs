@@ -44,7 +44,7 @@ fn a_drained_cluster_takes_no_new_flows_and_keeps_those_it_has() {
         let decision = decided_by(&serve, &slices, &settings);
         let frontend = &decision.frontends[0].1.frontend;
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-        assert_eq!(frontend.slots, [address(slots)], "{name} {state:?}");
+        assert_eq!(frontend.slots[..], [address(slots)], "{name} {state:?}");
         assert_eq!(frontend.serving, Vec::from_iter(serving.map(address)), "{name} {state:?}");
     }
 }

@@ -67,7 +67,7 @@ fn place(source: &SourceCluster, tiers: &Tiers, cluster_name: &str) -> Option<Pl
             ClusterSelector::Others => false,
         }),
         SourceCluster::Remote(source) => {
-            find(&|cluster| matches!(cluster, ClusterSelector::Named(name) if name == source))
+            find(&|cluster| matches!(cluster, ClusterSelector::Named(name) if **name == **source))
         }
         SourceCluster::Unknown => None,
     };

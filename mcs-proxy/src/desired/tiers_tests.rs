@@ -128,7 +128,7 @@ fn the_tiers_slots_let_the_other_tiers_flows_finish() {
     let slices = [cluster(12, "local", 1, 0), cluster(10, "member1", 1, 0), cluster(14, "member3", 1, 0)];
     let decision = decided(&serve("local,member1", "1"), &slices);
     let frontend = &decision.frontends[0].1.frontend;
-    assert_eq!(frontend.slots, ["10.12.0.1:8080".parse().unwrap()]);
+    assert_eq!(frontend.slots[..], ["10.12.0.1:8080".parse().unwrap()]);
     let serving: Vec<_> = frontend.serving.iter().map(ToString::to_string).collect();
     assert_eq!(serving, ["10.10.0.1:8080", "10.14.0.1:8080"]);
 }

@@ -52,8 +52,8 @@ pub fn answer(known: Known<'_>, query: &Query) -> Result<Explanation, String> {
         cluster: known.resolver.flags().cluster_name.clone(),
         node: known.model.node().map(|node| node.name().to_owned()),
         told_by: known.told_by.to_owned(),
-        namespace: service.key.namespace.clone(),
-        name: service.key.name.clone(),
+        namespace: service.key.namespace.to_string(),
+        name: service.key.name.to_string(),
         served,
         because: if is_ours && !is_active {
             "the settings' `mode`, or `mcs-proxy mode` on this node, lets us begin no new flows; those there are go on".to_owned()
@@ -72,7 +72,7 @@ fn find<'a>(known: Known<'a>, target: &Target) -> Result<(&'a Service, Option<Fr
     };
     match target {
         Target::Service { namespace, name } => {
-            let key = NamespacedName::new(namespace, name);
+            let key = NamespacedName::new(&**namespace, &**name);
             known.model.service(&key).map(|service| (service, None)).ok_or_else(|| absent(&key))
         }
         Target::Frontend { address, protocol } => {
@@ -160,10 +160,10 @@ fn frontend(
         return explained;
     }
     let mut slots: BTreeMap<SocketAddr, u32> = BTreeMap::new();
-    for slot in &frontend.slots {
+    for slot in frontend.slots.iter() {
         *slots.entry(*slot).or_default() += 1;
     }
-    explained.port_name.clone_from(&frontend.port_name);
+    explained.port_name = frontend.port_name.to_string();
     algorithm_name(frontend.algorithm).clone_into(&mut explained.algorithm);
     explained.affinity_seconds = frontend.affinity_seconds;
     explained.packets_only = frontend.packets_only;
@@ -199,13 +199,13 @@ fn endpoint(
     ExplainedEndpoint {
         address: judged.address.ip(),
         port: judged.address.port(),
-        slice: judged.slice.clone(),
+        slice: judged.slice.to_string(),
         age_seconds: slice
             .and_then(|slice| slice.changed)
             .and_then(|changed| u64::try_from(known.now - changed).ok()),
         importer: slice.map(|slice| slice.importer.to_string()),
-        node: listed.and_then(|endpoint| endpoint.node_name.clone()),
-        zone: listed.and_then(|endpoint| endpoint.zone.clone()),
+        node: listed.and_then(|endpoint| endpoint.node_name()).map(str::to_owned),
+        zone: listed.and_then(|endpoint| endpoint.zone()).map(str::to_owned),
         conditions: listed.map(|&Endpoint { ready, serving, terminating, .. }| Conditions {
             ready,
             serving,

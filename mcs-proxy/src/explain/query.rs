@@ -71,7 +71,7 @@ impl FromStr for Client {
 impl Query {
     #[must_use]
     pub fn of_service(key: &NamespacedName) -> Self {
-        let target = Target::Service { namespace: key.namespace.clone(), name: key.name.clone() };
+        let target = Target::Service { namespace: key.namespace.to_string(), name: key.name.to_string() };
         Self { target, client: None }
     }
 }
@@ -90,7 +90,7 @@ impl Target {
     #[must_use]
     pub fn service(&self) -> Option<NamespacedName> {
         match self {
-            Self::Service { namespace, name } => Some(NamespacedName::new(namespace, name)),
+            Self::Service { namespace, name } => Some(NamespacedName::new(&**namespace, &**name)),
             Self::Frontend { .. } => None,
         }
     }

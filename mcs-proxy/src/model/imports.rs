@@ -1,5 +1,6 @@
 use super::{
-    EndpointSlice, NamespacedName, Node, OptIn, Problem, Service, ServiceImport, SourceCluster, import_key,
+    EndpointSlice, Ledger, NamespacedName, Node, OptIn, Problem, Service, ServiceImport, SourceCluster,
+    import_key,
 };
 use ipnet::IpNet;
 use std::{
@@ -23,7 +24,7 @@ pub(super) struct Imports {
     by_derived: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
     /// What stands in the place of a Service, or beside them all: see [`Service::governed_by`] and [`import_key`].
     effective: BTreeMap<NamespacedName, Service>,
-    problems: BTreeMap<NamespacedName, Vec<Problem>>,
+    problems: Ledger<NamespacedName>,
 }
 
 /// What else the cluster has, against which addresses are checked.
@@ -60,8 +61,12 @@ impl Imports {
         &self.effective
     }
 
-    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.problems.values().flatten()
+    pub(super) const fn problems(&self) -> &Ledger<NamespacedName> {
+        &self.problems
+    }
+
+    pub(super) const fn problems_mut(&mut self) -> &mut Ledger<NamespacedName> {
+        &mut self.problems
     }
 
     /// Puts an import in (`None`: takes it out). Whether anything changed.
@@ -106,11 +111,7 @@ impl Imports {
     ) -> bool {
         let (own, problems) =
             self.objects.get(key).map(|import| self.standing(import, others)).unwrap_or_default();
-        if problems.is_empty() {
-            self.problems.remove(key);
-        } else {
-            self.problems.insert(key.clone(), problems);
-        }
+        self.problems.put(key.clone(), problems);
         self.put_effective(&import_key(key), own)
     }
 

@@ -36,7 +36,7 @@ impl Core {
 
     /// The names of what it affects.
     fn apply(&mut self, event: Event) -> Vec<String> {
-        self.0.apply(event).into_iter().map(|key| key.name).collect()
+        self.0.apply(event).into_iter().map(|key| key.name.to_string()).collect()
     }
 
     fn put(&mut self, object: Object) -> Vec<String> {
@@ -184,7 +184,7 @@ fn a_slice_serves_the_import_that_its_label_names() {
     let mut core = Core::new();
     core.put(Object::ServiceImport(import("serve", &["243.0.0.9"], &[])));
     let named = |service: &str, import: Option<&str>| {
-        let import = import.map(str::to_owned);
+        let import = import.map(Into::into);
         Object::EndpointSlice(EndpointSlice { import, ..slice("a", service, "member1", &["10.10.0.6"]) })
     };
     let of = |core: &Core| core.0.slices_of(&import_key(&key("serve"))).count();
@@ -201,7 +201,7 @@ fn a_slice_serves_the_import_that_its_label_names() {
 fn a_name_that_importers_give_this_cluster_and_the_flag_does_not_is_told_once() {
     let mut core = Core::new();
     let named = |name: &str, misnamed: Option<&str>| {
-        let misnamed = misnamed.map(str::to_owned);
+        let misnamed = misnamed.map(Into::into);
         Object::EndpointSlice(EndpointSlice { misnamed, ..slice(name, "a", "member1", &["10.10.0.6"]) })
     };
     core.put(named("a", Some("member-2")));

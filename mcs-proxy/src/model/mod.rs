@@ -4,6 +4,8 @@ mod algorithm;
 mod cluster;
 mod importer;
 mod imports;
+mod interner;
+mod ledger;
 mod misnaming;
 mod node;
 mod problem;
@@ -22,6 +24,8 @@ mod validation;
 pub use algorithm::{UnknownAlgorithm, algorithm_name, parse_algorithm};
 pub use cluster::check_cluster_name;
 pub use importer::{Importer, Origin, SliceMetadata, is_passed_over, origin, own_name_told};
+pub use interner::Interner;
+pub use ledger::{Ledger, ProblemChanges};
 pub use node::Node;
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
 pub use quota::Limits;
@@ -30,22 +34,22 @@ pub use service_import::{ServiceImport, import_key};
 pub use settings::{
     ClusterSettings, ClusterState, MODE_KEY, Mode, NodeMode, OnFailure, Settings, SettingsObject, Zones,
 };
-pub use slice::{Endpoint, EndpointSlice, Hints, SlicePort, SourceCluster};
+pub use slice::{Endpoint, EndpointSlice, Hints, Place, SlicePort, SourceCluster};
 pub use store::Model;
 pub use tiers::{ClusterSelector, LARGEST_SHARE, Member, MinReady, PreferenceError, Tier, Tiers};
 pub use validation::{Refusal, Surroundings, rejection};
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-/// Namespace and name, which is how everything in a cluster is told apart.
+/// Namespace and name, which is how everything in a cluster is told apart. Its clones share their text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespacedName {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 impl NamespacedName {
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }

@@ -1,4 +1,5 @@
-use std::{collections::BTreeSet, fmt};
+use super::ProblemChanges;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// Something is wrong with one field of one object; everything else goes on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,8 +25,8 @@ impl fmt::Display for Problem {
 pub struct ObjectRef {
     pub kind: ObjectKind,
     /// Empty for a file and for what has none.
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 impl fmt::Display for ObjectRef {
@@ -74,7 +75,8 @@ impl fmt::Display for ObjectKind {
 /// Tells which problems are news, so that each is logged once and not at every change or resync.
 #[derive(Debug, Default)]
 pub struct ProblemTracker {
-    known: BTreeSet<Problem>,
+    /// How many tell of it.
+    known: BTreeMap<Problem, usize>,
 }
 
 /// How the problems changed since the last look.
@@ -85,14 +87,36 @@ pub struct ProblemNews {
 }
 
 impl ProblemTracker {
-    /// Compares all `current` problems with those of the last call. One that went and came back is news again.
-    pub fn update<'a>(&mut self, current: impl IntoIterator<Item = &'a Problem>) -> ProblemNews {
-        let current: BTreeSet<&Problem> = current.into_iter().collect();
-        let arisen: Vec<Problem> =
-            current.iter().filter(|problem| !self.known.contains(**problem)).map(|&p| p.clone()).collect();
-        let solved: Vec<Problem> = self.known.extract_if(.., |problem| !current.contains(problem)).collect();
-        self.known.extend(arisen.iter().cloned());
-        ProblemNews { arisen, solved }
+    /// Takes in what changed since the last call. One that went and came back meanwhile is no news, one that several
+    /// tell of is solved with the last of them.
+    pub fn update(&mut self, changes: impl IntoIterator<Item = ProblemChanges>) -> ProblemNews {
+        let mut before: BTreeMap<Problem, bool> = BTreeMap::new();
+        let mut went = Vec::new();
+        for changes in changes {
+            for problem in changes.came {
+                let count = self.known.entry(problem.clone()).or_default();
+                before.entry(problem).or_insert(*count > 0);
+                *count += 1;
+            }
+            went.extend(changes.went);
+        }
+        for problem in went {
+            let Some(count) = self.known.get_mut(&problem) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.known.remove(&problem);
+            }
+            before.entry(problem).or_insert(true);
+        }
+        let mut news = ProblemNews::default();
+        for (problem, was_known) in before {
+            match (was_known, self.known.contains_key(&problem)) {
+                (false, true) => news.arisen.push(problem),
+                (true, false) => news.solved.push(problem),
+                (true, true) | (false, false) => {}
+            }
+        }
+        news
     }
 }
 
@@ -123,9 +147,20 @@ mod tests {
     fn a_problem_is_news_once_and_again_after_it_was_solved() {
         let (a, b) = (problem(ObjectKind::Service, "a"), problem(ObjectKind::Service, "b"));
         let mut tracker = ProblemTracker::default();
-        assert_eq!(tracker.update([&a, &b, &a]).arisen, [a.clone(), b.clone()]);
-        assert_eq!(tracker.update([&b, &a]), ProblemNews::default());
-        assert_eq!(tracker.update([&b]), ProblemNews { arisen: vec![], solved: vec![a.clone()] });
-        assert_eq!(tracker.update([&a, &b]).arisen, [a]);
+        let changes = |came: &[&Problem], went: &[&Problem]| {
+            let owned = |problems: &[&Problem]| problems.iter().map(|&problem| problem.clone()).collect();
+            [ProblemChanges { came: owned(came), went: owned(went) }]
+        };
+        assert_eq!(tracker.update(changes(&[&a, &b, &a], &[])).arisen, [a.clone(), b.clone()]);
+        assert_eq!(
+            tracker.update(changes(&[&b], &[&b, &a])),
+            ProblemNews::default(),
+            "one tells of it still"
+        );
+        assert_eq!(tracker.update(changes(&[], &[])), ProblemNews::default());
+        let solved = ProblemNews { arisen: vec![], solved: vec![a.clone()] };
+        assert_eq!(tracker.update(changes(&[], &[&a])), solved);
+        assert_eq!(tracker.update(changes(&[&a], &[&a])), ProblemNews::default(), "came and went");
+        assert_eq!(tracker.update(changes(&[&a], &[])).arisen, [a]);
     }
 }

@@ -110,7 +110,7 @@ impl Quotas {
     fn room(&self, source: &SourceCluster, siblings: usize, settings: &Settings) -> Room {
         let of_cluster = self.by_cluster.get(source).copied().unwrap_or_default();
         let declared = match source {
-            SourceCluster::Remote(name) => settings.clusters.get(name).and_then(|own| own.max_endpoints),
+            SourceCluster::Remote(name) => settings.clusters.get(&**name).and_then(|own| own.max_endpoints),
             SourceCluster::Local | SourceCluster::Unknown => None,
         };
         let Limits { per_service, per_cluster, per_node } = self.limits;

@@ -1,6 +1,6 @@
 use super::{MinReady, NamespacedName, Problem, Tiers};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// A Service, as far as it concerns us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub enum OptIn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// Empty for the only port of a Service; the name by which slices give the target.
-    pub name: String,
+    pub name: Arc<str>,
     pub protocol: Protocol,
     pub port: u16,
 }

@@ -21,7 +21,7 @@ impl ServiceImport {
         let ips = &self.service.cluster_ips;
         let shares = |ip: &IpAddr| service.cluster_ips.contains(ip);
         self.key.namespace == service.key.namespace
-            && self.derived.contains(&service.key.name)
+            && self.derived.iter().any(|name| **name == *service.key.name)
             && (ips.is_empty() || ips.iter().any(shares))
     }
 
@@ -51,10 +51,10 @@ impl Service {
     /// The object to tell of.
     #[must_use]
     pub fn object_ref(&self) -> ObjectRef {
-        let (kind, name) = self
-            .import_name()
-            .map_or((ObjectKind::Service, self.key.name.as_str()), |name| (ObjectKind::ServiceImport, name));
-        ObjectRef { kind, namespace: self.key.namespace.clone(), name: name.to_owned() }
+        let (kind, name) = self.import_name().map_or((ObjectKind::Service, self.key.name.clone()), |name| {
+            (ObjectKind::ServiceImport, name.into())
+        });
+        ObjectRef { kind, namespace: self.key.namespace.clone(), name }
     }
 
     /// This Service as its import wants it: either enables it, `enabled: "false"` on either beats that, and of the other

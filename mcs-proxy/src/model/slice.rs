@@ -1,6 +1,6 @@
 use super::{Importer, NamespacedName, Problem};
 use mcs_proxy_ebpf::abi::Protocol;
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 /// An EndpointSlice of addresses (FQDN slices are not kept), local or imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,17 +8,17 @@ pub struct EndpointSlice {
     pub key: NamespacedName,
     /// Name of the Service it belongs to, in the same namespace: label `kubernetes.io/service-name`. Empty if it belongs
     /// to a ServiceImport alone.
-    pub service: String,
+    pub service: Arc<str>,
     /// Name of the ServiceImport it belongs to, in the same namespace: label `multicluster.kubernetes.io/service-name`.
-    pub import: Option<String>,
+    pub import: Option<Arc<str>>,
     pub importer: Importer,
     /// What its importer calls this cluster, if that is not `--cluster-name`.
-    pub misnamed: Option<String>,
+    pub misnamed: Option<Box<str>>,
     pub source: SourceCluster,
     /// When it changed last, as far as its metadata tell: seconds since the epoch. For people; nothing acts on it.
     pub changed: Option<i64>,
     /// `null` in a placeholder of Karmada's: then empty.
-    pub ports: Vec<SlicePort>,
+    pub ports: Arc<[SlicePort]>,
     /// `null` in a placeholder of Karmada's: then empty.
     pub endpoints: Vec<Endpoint>,
     /// What the decoder found wrong with it. The [`Model`](super::Model) keeps them apart from the object.
@@ -29,7 +29,7 @@ pub struct EndpointSlice {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceCluster {
     Local,
-    Remote(String),
+    Remote(Arc<str>),
     /// Imported, but the importer does not say from where.
     Unknown,
 }
@@ -45,10 +45,10 @@ impl fmt::Display for SourceCluster {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlicePort {
     /// `null` is the empty name.
-    pub name: String,
+    pub name: Arc<str>,
     /// `null` is TCP.
     pub protocol: Protocol,
     /// The target's port, resolved.
@@ -65,16 +65,41 @@ pub struct Endpoint {
     pub serving: bool,
     /// `null` is false.
     pub terminating: bool,
+    /// `None`: nothing is said of it. What names the same place shares it: there may be a hundred thousand endpoints, and
+    /// has each its own names, they are most of what the daemon remembers.
+    pub place: Option<Arc<Place>>,
+}
+
+impl Endpoint {
     /// Names an object of the *source* cluster. Never compare it with this node's unless the slice is local.
-    pub node_name: Option<String>,
-    /// As `node_name`.
-    pub zone: Option<String>,
+    #[must_use]
+    pub fn node_name(&self) -> Option<&str> {
+        self.place.as_ref()?.node_name.as_deref()
+    }
+
+    /// As [`Self::node_name`].
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.place.as_ref()?.zone.as_deref()
+    }
+
     /// For whom its cluster's controller means it; `None`: it says nothing of that.
-    pub hints: Option<Box<Hints>>,
+    #[must_use]
+    pub fn hints(&self) -> Option<&Hints> {
+        self.place.as_ref()?.hints.as_ref()
+    }
+}
+
+/// Where an endpoint is, and for whom it is meant, in the words of the *source* cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub node_name: Option<String>,
+    pub zone: Option<String>,
+    pub hints: Option<Hints>,
 }
 
 /// `hints`: names of nodes and zones of the *source* cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hints {
     pub for_nodes: Vec<String>,
     pub for_zones: Vec<String>,

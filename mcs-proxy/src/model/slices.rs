@@ -8,14 +8,14 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Slices {
     /// By owner, then by name, in the order in which kube-proxy reads them.
-    of: BTreeMap<NamespacedName, BTreeMap<String, Arc<EndpointSlice>>>,
+    of: BTreeMap<NamespacedName, Vec<Arc<EndpointSlice>>>,
     by_key: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
 }
 
 impl Slices {
     /// By slice name.
     pub(super) fn of(&self, owner: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.of.get(owner).into_iter().flat_map(BTreeMap::values).map(Arc::as_ref)
+        self.of.get(owner).into_iter().flatten().map(Arc::as_ref)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &EndpointSlice> + Clone {
@@ -43,7 +43,12 @@ impl Slices {
         let former = self.remove(&slice.key.clone(), affected);
         let slice = Arc::new(slice);
         for owner in owners(&slice) {
-            self.of.entry(owner.clone()).or_default().insert(slice.key.name.clone(), Arc::clone(&slice));
+            let slices = self.of.entry(owner.clone()).or_default();
+            if let Err(place) = find(slices, &slice.key.name) {
+                // Most owners have one or two, and room for four would be most of what they take.
+                slices.reserve_exact(1);
+                slices.insert(place, Arc::clone(&slice));
+            }
             affected.insert(owner);
         }
         self.by_key.insert(slice.key.clone(), slice);
@@ -58,7 +63,9 @@ impl Slices {
         let slice = self.by_key.remove(key)?;
         for owner in owners(&slice) {
             if let Some(slices) = self.of.get_mut(&owner) {
-                slices.remove(&key.name);
+                if let Ok(place) = find(slices, &key.name) {
+                    slices.remove(place);
+                }
                 if slices.is_empty() {
                     self.of.remove(&owner);
                 }
@@ -69,9 +76,14 @@ impl Slices {
     }
 }
 
+/// Where a slice of this name is, or is to be put.
+fn find(slices: &[Arc<EndpointSlice>], name: &str) -> Result<usize, usize> {
+    slices.binary_search_by(|slice| (*slice.key.name).cmp(name))
+}
+
 /// A slice names its Service and its ServiceImport by labels, both in its own namespace.
 pub(super) fn owners(slice: &EndpointSlice) -> impl Iterator<Item = NamespacedName> {
-    let named = |name: &String| NamespacedName::new(&*slice.key.namespace, &**name);
+    let named = |name: &Arc<str>| NamespacedName::new(slice.key.namespace.clone(), name.clone());
     let service = (!slice.service.is_empty()).then(|| named(&slice.service));
     let import = slice.import.as_ref().map(|name| import_key(&named(name)));
     service.into_iter().chain(import)

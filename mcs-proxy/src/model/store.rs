@@ -1,6 +1,7 @@
 use super::{
-    EndpointSlice, Limits, Mode, NamespacedName, Node, NodeMode, ObjectKind, ObjectRef, Problem, Service,
-    ServiceImport, Settings, SettingsObject, SourceCluster, Surroundings, import_key,
+    EndpointSlice, Ledger, Limits, Mode, NamespacedName, Node, NodeMode, ObjectKind, ObjectRef, Problem,
+    ProblemChanges, Service, ServiceImport, Settings, SettingsObject, SourceCluster, Surroundings,
+    import_key,
     imports::{Imports, Others},
     misnaming::Misnaming,
     quota::Quotas,
@@ -24,9 +25,9 @@ pub struct Model {
     /// By what importers call this cluster.
     misnaming: Misnaming,
     /// Of objects that were read.
-    flaws: BTreeMap<ObjectRef, Vec<Problem>>,
+    flaws: Ledger<ObjectRef>,
     /// Of objects and files that could not be read; what was last good of them is still in the maps above.
-    unreadable: BTreeMap<ObjectRef, BTreeSet<Problem>>,
+    unreadable: Ledger<ObjectRef>,
     node: Option<Node>,
     settings: Settings,
     /// What was ordered on this node.
@@ -40,7 +41,7 @@ pub struct Model {
     changed_vips: BTreeSet<IpAddr>,
     quotas: Quotas,
     /// Of slices of which not all is let in.
-    refused: BTreeMap<NamespacedName, Problem>,
+    refused: Ledger<NamespacedName>,
 }
 
 impl Default for Model {
@@ -58,8 +59,8 @@ impl Model {
             slices: Slices::default(),
             imports: Imports::default(),
             misnaming: Misnaming::default(),
-            flaws: BTreeMap::new(),
-            unreadable: BTreeMap::new(),
+            flaws: Ledger::default(),
+            unreadable: Ledger::default(),
             node: None,
             settings: Settings::default(),
             node_mode: NodeMode::Auto,
@@ -68,7 +69,7 @@ impl Model {
             surroundings: Surroundings::default(),
             changed_vips: BTreeSet::new(),
             quotas: Quotas::new(Limits::DEFAULT),
-            refused: BTreeMap::new(),
+            refused: Ledger::default(),
         }
     }
 
@@ -93,10 +94,10 @@ impl Model {
             Event::Deleted(kind, key) => self.remove(kind, &key, &mut affected),
             Event::Replaced(kind, objects) => self.replace(kind, objects, &mut affected),
             Event::Problem(problem) => {
-                self.unreadable.entry(problem.object.clone()).or_default().insert(problem);
+                self.unreadable.add(problem.object.clone(), problem);
             }
             Event::Mended(object) => {
-                self.unreadable.remove(&object);
+                self.unreadable.put(object, Vec::new());
             }
         }
         self.admit_waiting(&mut affected);
@@ -194,8 +195,19 @@ impl Model {
 
     /// All that is wrong with objects and files now, by object.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        let told = self.unreadable.values().flatten().chain(self.flaws.values().flatten());
-        told.chain(self.refused.values()).chain(self.imports.problems()).chain(self.misnaming.problem())
+        let told = self.unreadable.iter().chain(self.flaws.iter()).chain(self.refused.iter());
+        told.chain(self.imports.problems().iter()).chain(self.misnaming.problem().iter())
+    }
+
+    /// How [`Self::problems`] changed since the last call.
+    pub fn take_problem_changes(&mut self) -> [ProblemChanges; 5] {
+        [
+            self.unreadable.take_changes(),
+            self.flaws.take_changes(),
+            self.refused.take_changes(),
+            self.imports.problems_mut().take_changes(),
+            self.misnaming.problem_mut().take_changes(),
+        ]
     }
 
     fn put(&mut self, object: Object, affected: &mut BTreeSet<NamespacedName>) {
@@ -303,10 +315,8 @@ impl Model {
     fn admit(&mut self, mut slice: EndpointSlice, affected: &mut BTreeSet<NamespacedName>) {
         let siblings = siblings(&self.slices, &slice);
         let former = self.slices.get(&slice.key);
-        match self.quotas.admit(&mut slice, former, siblings, &self.settings) {
-            Some(problem) => self.refused.insert(slice.key.clone(), problem),
-            None => self.refused.remove(&slice.key),
-        };
+        let refused = self.quotas.admit(&mut slice, former, siblings, &self.settings);
+        self.refused.put(slice.key.clone(), refused.into_iter().collect());
         let ips = self.imports.with_ips(slice.endpoints.iter().map(|endpoint| endpoint.address));
         let former = self.slices.put(slice, affected);
         self.slice_changed(former.as_deref(), ips, affected);
@@ -406,7 +416,7 @@ impl Model {
                 let former = self.slices.remove(key, affected);
                 if let Some(former) = &former {
                     self.quotas.release(former);
-                    self.refused.remove(key);
+                    self.refused.put(key.clone(), Vec::new());
                 }
                 self.slice_changed(former.as_deref(), BTreeSet::new(), affected);
             }
@@ -448,11 +458,7 @@ impl Model {
 
     fn note_flaws(&mut self, kind: ObjectKind, key: &NamespacedName, problems: Vec<Problem>) {
         let object = ObjectRef { kind, namespace: key.namespace.clone(), name: key.name.clone() };
-        if problems.is_empty() {
-            self.flaws.remove(&object);
-        } else {
-            self.flaws.insert(object, problems);
-        }
+        self.flaws.put(object, problems);
     }
 }
 

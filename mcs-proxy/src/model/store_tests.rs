@@ -57,7 +57,7 @@ fn a_complete_list_takes_away_what_it_lacks() {
         ["a1", "c1"].map(|name| Object::EndpointSlice(slice(name, &name[..1], "local", &["10.12.0.1"])));
     let affected = model.apply(Event::Replaced(ObjectKind::EndpointSlice, list.to_vec()));
     assert_eq!(affected, ["a", "b", "c"].map(key).into());
-    let names: Vec<_> = model.slices_of(&key("a")).map(|slice| slice.key.name.as_str()).collect();
+    let names: Vec<_> = model.slices_of(&key("a")).map(|slice| &*slice.key.name).collect();
     assert_eq!(names, ["a1"]);
     assert_eq!(model.slices_of(&key("b")).count(), 0);
     let again = Event::Replaced(ObjectKind::EndpointSlice, list.to_vec());

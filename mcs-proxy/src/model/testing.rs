@@ -21,7 +21,7 @@ pub(crate) fn service(name: &str, vip: &str) -> Service {
         opt_in: OptIn::Annotation,
         kube_proxy_beneath: true,
         cluster_ips: vec![vip.parse().unwrap()],
-        ports: vec![ServicePort { name: String::new(), protocol: Protocol::Tcp, port: 80 }],
+        ports: vec![ServicePort { name: "".into(), protocol: Protocol::Tcp, port: 80 }],
         algorithm: None,
         clusters: None,
         min_ready: None,
@@ -38,16 +38,16 @@ pub(crate) fn service(name: &str, vip: &str) -> Service {
 pub(crate) fn slice(name: &str, service: &str, cluster: &str, addresses: &[&str]) -> EndpointSlice {
     EndpointSlice {
         key: key(name),
-        service: service.to_owned(),
+        service: service.into(),
         import: None,
         changed: None,
         importer: Importer::Kubernetes,
         misnamed: None,
         source: match cluster {
             "local" => SourceCluster::Local,
-            remote => SourceCluster::Remote(remote.to_owned()),
+            remote => SourceCluster::Remote(remote.into()),
         },
-        ports: vec![SlicePort { name: String::new(), protocol: Protocol::Tcp, port: 8080 }],
+        ports: [SlicePort { name: "".into(), protocol: Protocol::Tcp, port: 8080 }].into(),
         endpoints: addresses.iter().map(|address| endpoint(address, "ready")).collect(),
         problems: Vec::new(),
     }
@@ -64,13 +64,5 @@ pub(crate) fn endpoint(address: &str, condition: &str) -> Endpoint {
         "published" => (true, true, true),
         other => panic!("no condition `{other}`"),
     };
-    Endpoint {
-        address: address.parse().unwrap(),
-        ready,
-        serving,
-        terminating,
-        node_name: None,
-        zone: None,
-        hints: None,
-    }
+    Endpoint { address: address.parse().unwrap(), ready, serving, terminating, place: None }
 }

@@ -65,7 +65,7 @@ impl Surroundings {
         let cluster = match source {
             // A pod on the host's network has the node's address.
             SourceCluster::Local => return None,
-            SourceCluster::Remote(name) => Some(name.as_str()),
+            SourceCluster::Remote(name) => Some(&**name),
             SourceCluster::Unknown => None,
         };
         let holds = |ranges: &Vec<IpNet>| ranges.iter().any(|range| range.contains(&ip));

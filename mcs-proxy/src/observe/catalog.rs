@@ -1,27 +1,54 @@
 //! The names that belong to what the maps hold.
 //!
 //! The maps know addresses and ids; which Service, cluster and slice they stand for, and which endpoints were left
-//! out and why, the daemon writes to `catalog.json` in its run directory, after every change of the maps. So the
+//! out and why, the daemon writes to `catalog.jsonl` in its run directory, after every change of the maps. So the
 //! command line can tell names while no daemon runs. The maps are the truth: a name is only ever put beside what they
 //! hold.
+//!
+//! With ten thousand Services the file has 16 MB. So a change appends a line for each frontend that it changed, and once
+//! there are more old lines than new ones the file is made anew beside the old one.
 
-mod draft;
+mod file;
+mod journal;
+#[cfg(test)]
+mod journal_tests;
 
-use super::json_file;
 use crate::desired::EndpointVerdict;
-pub use draft::Draft;
+pub use file::{CatalogFile, Put};
+pub use journal::{Batch, Journal};
 use mcs_proxy_ebpf::abi::Protocol;
 use serde::{Deserialize, Serialize};
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, SocketAddr},
     path::Path,
 };
 
-const FILE: &str = "catalog.json";
+const FILE: &str = "catalog.jsonl";
+
+/// A line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
+enum Line {
+    /// This cluster's name: the first line.
+    Cluster(String),
+    /// A frontend as it is now.
+    Frontend(CatalogFrontend),
+    /// One that is no longer there.
+    Gone(FrontendName),
+}
+
+/// What a client calls.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct FrontendName {
+    vip: IpAddr,
+    port: u16,
+    protocol: String,
+}
 
 /// All frontends, by VIP, port and protocol.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     /// This cluster's name.
     pub cluster: String,
@@ -105,14 +132,10 @@ impl Catalog {
     /// # Errors
     /// The file is there but cannot be read.
     pub fn read(run_dir: &Path) -> io::Result<Self> {
-        json_file::read(run_dir, FILE)
-    }
-
-    /// Puts this catalog in the place of the last one; a reader sees one or the other.
-    ///
-    /// # Errors
-    /// The run directory cannot be made or written to.
-    pub fn write(&self, run_dir: &Path) -> io::Result<()> {
-        json_file::write(run_dir, FILE, self)
+        match fs::read_to_string(run_dir.join(FILE)) {
+            Ok(text) => Ok(Self::of_lines(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -23,7 +23,7 @@ impl Scope {
             | ObjectKind::EndpointSlice
             | ObjectKind::ServiceImport
             | ObjectKind::File => true,
-            ObjectKind::Node => key.name == self.node_name,
+            ObjectKind::Node => *key.name == *self.node_name,
             ObjectKind::ConfigMap => self.settings.as_ref() == Some(key),
         }
     }

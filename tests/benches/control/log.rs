@@ -37,6 +37,11 @@ impl Log {
 }
 
 impl Line {
+    /// The first one in it.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.words.split(|letter: char| !letter.is_ascii_digit()).find_map(|digits| digits.parse().ok())
+    }
+
     pub(crate) fn since(&self, moment: SystemTime) -> Duration {
         self.at.duration_since(moment).unwrap_or_default()
     }

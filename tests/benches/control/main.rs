@@ -2,7 +2,9 @@
 //!
 //! Everything is read from clocks that an operator has, too: the daemon's log says when a list or an object was decoded
 //! (`told`) and when the maps held it (`synced`, `programmed`). What passes before `told` is the API server's, the
-//! network's and the decoder's share; what passes after it is the control loop's.
+//! network's and the decoder's share; what passes after it is the control loop's. Of that, until `taken` the control
+//! loop waits to be run, and `worked` says for how much of the rest it had a core: the API server, etcd and this
+//! benchmark want the same cores at the same moment.
 //!
 //! Every Service has ten endpoints: two local ones and two slices of four that another cluster exports.
 
@@ -10,29 +12,30 @@
 mod bulk;
 mod load;
 mod log;
+mod options;
 mod peer;
 
 use anyhow::{Context, Result};
 use load::Objects;
 use log::Log;
 use mcs_proxy_tests::{Daemon, Node, World, api::ApiServer};
+use options::Options;
 use serde_json::{Value, json};
 use std::{
-    fs,
+    fs, thread,
     time::{Duration, SystemTime},
 };
 
-/// Services, of ten endpoints each.
-const SIZES: [u32; 2] = [100, 10_000];
-const CHANGES: u32 = 300;
+/// How long after the first synchronisation memory is looked at: what the lists took is given back by then.
+const SETTLED: Duration = Duration::from_secs(3);
 
 fn main() -> Result<()> {
-    let json = std::env::args().any(|argument| argument == "--json");
+    let options = Options::read();
     let mut rows = Vec::new();
-    for services in SIZES {
-        rows.push(measure(services)?);
+    for services in &options.services {
+        rows.push(measure(*services, &options)?);
     }
-    if json {
+    if options.json {
         println!("{}", json!({ "rows": rows }));
     } else {
         rows.iter().for_each(print);
@@ -40,7 +43,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(services: u32) -> Result<Value> {
+fn measure(services: u32, options: &Options) -> Result<Value> {
     let mut world = World::new()?;
     let node = world.add_node("member2", "member2-node-1", &["10.12.0.0/16"])?;
     let api = ApiServer::start(&world, "10.64.0.0/12")?;
@@ -51,11 +54,15 @@ fn measure(services: u32) -> Result<Value> {
     eprintln!("{services} Services are there after {:.1} s", loading.elapsed()?.as_secs_f64());
 
     let (mut daemon, first) = start(&node, &api)?;
+    thread::sleep(SETTLED);
     let memory = memory(&daemon)?;
-    let changes = change(&objects, &mut daemon, services)?;
+    let changes = change(&objects, &mut daemon, services, options.changes)?;
     let memory_after = self::memory(&daemon)?;
     daemon.stop();
-    let peer = peer::measure(&objects, &node, &api, services)?;
+    let peer = match options.alone {
+        true => Value::Null,
+        false => peer::measure(&objects, &node, &api, services, options.changes)?,
+    };
     Ok(json!({
         "services": services,
         "endpoints": services * 10,
@@ -89,24 +96,33 @@ fn start(node: &Node, api: &ApiServer) -> Result<(Daemon, Value)> {
 }
 
 /// One slice's change after another, each awaited: another address takes the place of one.
-fn change(objects: &Objects, daemon: &mut Daemon, services: u32) -> Result<Value> {
+fn change(objects: &Objects, daemon: &mut Daemon, services: u32, changes: u32) -> Result<Value> {
     let (mut from_write, mut from_decoded, mut api_share) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..CHANGES {
+    let (mut waits, mut works, mut busy) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..changes {
         let written = SystemTime::now();
         objects.change((round * 7919) % services, round)?;
         let done = log::wait(daemon.log_path(), |log| {
             let live = log.last("programmed", Some(written))?;
-            Some((log.last("told", Some(written))?, live))
+            let worked = log.last("worked", Some(live.at))?;
+            Some((log.last("told", Some(written))?, log.last("taken", Some(written))?, live, worked))
         });
-        let (told, live) = done.with_context(|| format!("change {round} never arrived: {}", daemon.log()))?;
+        let (told, taken, live, worked) =
+            done.with_context(|| format!("change {round} never arrived: {}", daemon.log()))?;
         from_write.push(live.since(written));
         from_decoded.push(live.since(told.at));
         api_share.push(told.since(written));
+        waits.push(taken.since(told.at));
+        works.push(live.since(taken.at));
+        busy.push(Duration::from_micros(worked.number().context("`worked` has no number")?));
     }
     Ok(json!({
         "write_to_live": spread(from_write),
         "decoded_to_live": spread(from_decoded),
         "write_to_decoded": spread(api_share),
+        "decoded_to_taken": spread(waits),
+        "taken_to_live": spread(works),
+        "of_that_on_a_core": spread(busy),
     }))
 }
 

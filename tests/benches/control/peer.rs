@@ -2,7 +2,6 @@
 //! synchronisation of its rules was complete.
 
 use crate::{
-    CHANGES,
     load::Objects,
     log::{self, Log},
     millis, spread,
@@ -15,7 +14,13 @@ use std::{fs, time::SystemTime};
 const LISTED: &str = "synced\"";
 const LIVE: &str = "\"SyncProxyRules";
 
-pub(crate) fn measure(objects: &Objects, node: &Node, api: &ApiServer, services: u32) -> Result<Value> {
+pub(crate) fn measure(
+    objects: &Objects,
+    node: &Node,
+    api: &ApiServer,
+    services: u32,
+    changes: u32,
+) -> Result<Value> {
     // It waits for a Node with an address.
     api.create(
         "/api/v1/nodes",
@@ -54,9 +59,9 @@ pub(crate) fn measure(objects: &Objects, node: &Node, api: &ApiServer, services:
     let (listed, live) = first.with_context(|| fs::read_to_string(path).unwrap_or_default())?;
     let memory = crate::memory_of(process.id())?;
     let mut from_write = Vec::new();
-    for round in 0..CHANGES / 10 {
+    for round in 0..(changes / 10).max(1) {
         let written = SystemTime::now();
-        objects.change((round * 7919) % services, CHANGES + round)?;
+        objects.change((round * 7919) % services, changes + round)?;
         let live = log::wait(path, |log| log.first_after(LIVE, written))?;
         from_write.push(live.since(written));
     }

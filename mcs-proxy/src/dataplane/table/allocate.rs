@@ -80,12 +80,15 @@ pub(super) struct Ids {
     /// Everything from here to `capacity` was never used.
     next: u32,
     capacity: u32,
-    freed: VecDeque<u32>,
+    /// As runs, of the first index and how many follow on each other: nearly always there are few.
+    freed: VecDeque<(u32, u32)>,
+    /// How many are in the runs.
+    count: usize,
 }
 
 impl Ids {
     pub(super) fn new(first: u32, capacity: u32) -> Self {
-        Self { next: first.min(capacity), capacity, freed: VecDeque::new() }
+        Self { next: first.min(capacity), capacity, freed: VecDeque::new(), count: 0 }
     }
 
     /// None is free.
@@ -104,19 +107,38 @@ impl Ids {
                 taken.push(self.next);
                 self.next += 1;
             } else {
-                taken.push(self.freed.pop_front()?);
+                taken.push(self.take_freed()?);
             }
         }
         Some(taken)
     }
 
+    fn take_freed(&mut self) -> Option<u32> {
+        let (first, len) = self.freed.front_mut()?;
+        let taken = *first;
+        (*first, *len) = (*first + 1, *len - 1);
+        if *len == 0 {
+            self.freed.pop_front();
+        }
+        self.count -= 1;
+        Some(taken)
+    }
+
     pub(super) fn release(&mut self, id: u32) {
-        debug_assert!(self.freed.len() > 4096 || !self.freed.contains(&id), "released twice");
-        self.freed.push_back(id);
+        debug_assert!(
+            self.freed.len() > 4096
+                || !self.freed.iter().any(|&(first, len)| (first..first + len).contains(&id)),
+            "released twice"
+        );
+        match self.freed.back_mut() {
+            Some((first, len)) if *first + *len == id => *len += 1,
+            Some(_) | None => self.freed.push_back((id, 1)),
+        }
+        self.count += 1;
     }
 
     pub(super) fn available(&self) -> usize {
-        (self.capacity - self.next) as usize + self.freed.len()
+        (self.capacity - self.next) as usize + self.count
     }
 }
 

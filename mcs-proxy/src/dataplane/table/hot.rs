@@ -25,8 +25,8 @@ pub struct LingerMark {
 #[derive(Clone, Debug)]
 pub(super) struct Hot {
     words: Vec<u64>,
-    /// Addresses by bit, whatever their state; a bit without any is clear, unless inherited.
-    sharers: BTreeMap<(u32, u64), u32>,
+    /// How many addresses have a bit, whatever their state; one without any is clear, unless inherited.
+    sharers: Sharers,
     /// How many frontends or backends hold an address.
     held: BTreeMap<HotAddress, u32>,
     /// Let go of; the grace period is still to come.
@@ -45,7 +45,7 @@ impl Hot {
     pub(super) fn new() -> Self {
         Self {
             words: vec![0; HOT_WORDS as usize],
-            sharers: BTreeMap::new(),
+            sharers: Sharers::new(),
             held: BTreeMap::new(),
             leaving: BTreeSet::new(),
             lingering: BTreeMap::new(),
@@ -105,7 +105,7 @@ impl Hot {
         let (word, bit) = hot_bit(key.0, &key.1);
         let is_set = self.words.get(word as usize).is_some_and(|bits| bits & bit != 0);
         if is_set && !self.held.contains_key(&key) && self.leaving.insert(key) {
-            *self.sharers.entry((word, bit)).or_default() += 1;
+            self.sharers.join((word, bit));
         }
     }
 
@@ -146,12 +146,8 @@ impl Hot {
         for key in done {
             self.lingering.remove(&key);
             let bit = hot_bit(key.0, &key.1);
-            if let Some(sharers) = self.sharers.get_mut(&bit) {
-                *sharers -= 1;
-                if *sharers == 0 {
-                    self.sharers.remove(&bit);
-                    freed.insert(bit);
-                }
+            if self.sharers.leave(bit) {
+                freed.insert(bit);
             }
         }
         // What was inherited has had its grace period when one is over that this daemon has waited for.
@@ -163,7 +159,7 @@ impl Hot {
         }
         let mut words = BTreeSet::new();
         for (word, bit) in freed {
-            if !self.sharers.contains_key(&(word, bit)) && !self.inherited.contains(&(word, bit)) {
+            if !self.sharers.has((word, bit)) && !self.inherited.contains(&(word, bit)) {
                 self.words[word as usize] &= !bit;
                 words.insert(word);
             }
@@ -173,12 +169,56 @@ impl Hot {
 
     fn share(&mut self, (direction, address): HotAddress) -> Option<Operation> {
         let (word, bit) = hot_bit(direction, &address);
-        *self.sharers.entry((word, bit)).or_default() += 1;
+        self.sharers.join((word, bit));
         let bits = self.words.get_mut(word as usize)?;
         if *bits & bit != 0 {
             return None;
         }
         *bits |= bit;
         Some(Operation::SetHot { word, bits: *bits })
+    }
+}
+
+/// How many addresses have a bit. There are so many bits that nearly all have one or none.
+#[derive(Clone, Debug)]
+struct Sharers {
+    /// Bits that an address has.
+    any: Vec<u64>,
+    /// How many more have it.
+    further: BTreeMap<(u32, u64), u32>,
+}
+
+impl Sharers {
+    fn new() -> Self {
+        Self { any: vec![0; HOT_WORDS as usize], further: BTreeMap::new() }
+    }
+
+    fn join(&mut self, (word, bit): (u32, u64)) {
+        let Some(any) = self.any.get_mut(word as usize) else { return };
+        if *any & bit == 0 {
+            *any |= bit;
+        } else {
+            *self.further.entry((word, bit)).or_default() += 1;
+        }
+    }
+
+    /// Whether it was the last one.
+    fn leave(&mut self, (word, bit): (u32, u64)) -> bool {
+        if let Some(further) = self.further.get_mut(&(word, bit)) {
+            *further -= 1;
+            if *further == 0 {
+                self.further.remove(&(word, bit));
+            }
+            return false;
+        }
+        let was_there = self.has((word, bit));
+        if let Some(any) = self.any.get_mut(word as usize) {
+            *any &= !bit;
+        }
+        was_there
+    }
+
+    fn has(&self, (word, bit): (u32, u64)) -> bool {
+        self.any.get(word as usize).is_some_and(|any| any & bit != 0)
     }
 }

@@ -30,6 +30,7 @@ use mcs_proxy_ebpf::abi::{Address, Algorithm, BackendState, Liveness, MapSizes, 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
 };
 use whole::Whole;
 
@@ -67,7 +68,8 @@ struct Entry {
     packets_only: bool,
     /// As in [`Frontend`](crate::desired::Frontend).
     owns_vip: bool,
-    slots: Vec<Target>,
+    /// As in [`Frontend`](crate::desired::Frontend), whose they are.
+    slots: Arc<[SocketAddr]>,
     /// Those in the slots, and those that only serve the flows they have.
     backends: BTreeMap<Target, Backend>,
 }
@@ -124,11 +126,20 @@ impl Table {
 
     /// Makes the maps hold `desired` and nothing else. What is already so is left alone.
     pub fn sync(&mut self, desired: &Desired) -> Plan {
+        let removals = self.unwanted(desired);
+        self.plan(desired, &removals)
+    }
+
+    /// Takes out what is not in `desired`.
+    pub fn keep_only(&mut self, desired: &Desired) -> Plan {
+        let removals = self.unwanted(desired);
+        self.plan(&Desired::new(), &removals)
+    }
+
+    fn unwanted(&mut self, desired: &Desired) -> BTreeSet<FrontendKey> {
         let wanted: BTreeSet<ServiceKey> = desired.keys().map(service_key).collect();
         self.whole.keep_unfit(&wanted);
-        let removals =
-            self.entries.keys().filter(|key| !wanted.contains(key)).filter_map(frontend_key).collect();
-        self.plan(desired, &removals)
+        self.entries.keys().filter(|key| !wanted.contains(key)).filter_map(frontend_key).collect()
     }
 
     /// Waits for what was let go of, so that the next transaction need not. Empty if there is nothing to wait for.

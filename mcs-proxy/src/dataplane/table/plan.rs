@@ -12,6 +12,7 @@ use mcs_proxy_ebpf::abi::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
 };
 
 /// What to do, and what can't be done.
@@ -80,7 +81,7 @@ struct Wanted {
     affinity_seconds: u32,
     packets_only: bool,
     owns_vip: bool,
-    slots: Vec<Target>,
+    slots: Arc<[SocketAddr]>,
     live: BTreeSet<Target>,
     /// Not in the slots.
     serving: BTreeSet<Target>,
@@ -95,10 +96,13 @@ impl Wanted {
             }
             Some((Address::from(address.ip()), Port::new(address.port())))
         };
-        let slots: Vec<Target> = frontend.slots.iter().filter_map(&mut target).collect();
-        let live: BTreeSet<Target> = slots.iter().copied().collect();
+        let live: BTreeSet<Target> = frontend.slots.iter().filter_map(&mut target).collect();
         let serving = frontend.serving.iter().filter_map(target);
         let serving = serving.filter(|target| !live.contains(target)).collect();
+        let mut slots = Arc::clone(&frontend.slots);
+        if slots.iter().any(|address| refused.contains(address)) {
+            slots = slots.iter().filter(|address| !refused.contains(address)).copied().collect();
+        }
         let &Frontend { algorithm, affinity_seconds, packets_only, owns_vip, .. } = frontend;
         Self { algorithm, affinity_seconds, packets_only, owns_vip, slots, live, serving }
     }
@@ -174,7 +178,7 @@ impl Planner<'_> {
                     affinity_seconds: wanted.affinity_seconds,
                     packets_only: wanted.packets_only,
                     owns_vip: wanted.owns_vip,
-                    slots: Vec::new(),
+                    slots: Arc::default(),
                     backends: BTreeMap::new(),
                 }
             }
@@ -239,8 +243,9 @@ impl Planner<'_> {
             affinity_seconds: wanted.affinity_seconds,
             packets_only: wanted.packets_only,
         };
-        let slots = wanted.slots.iter().map(|target| {
-            let backend = entry.backends.get(target).map_or(0, |backend| backend.id);
+        let slots = wanted.slots.iter().map(|address| {
+            let target = (Address::from(address.ip()), Port::new(address.port()));
+            let backend = entry.backends.get(&target).map_or(0, |backend| backend.id);
             Element::slot(&Slot { address: target.0, port: target.1, backend })
         });
         let elements = std::iter::once(Element::header(&header)).chain(slots).collect();
@@ -253,7 +258,7 @@ impl Planner<'_> {
         entry.algorithm = wanted.algorithm;
         entry.affinity_seconds = wanted.affinity_seconds;
         entry.packets_only = wanted.packets_only;
-        entry.slots.clone_from(&wanted.slots);
+        entry.slots = Arc::clone(&wanted.slots);
     }
 
     /// Finds room, by waiting for what was let go of if there is no other way.

@@ -5,7 +5,10 @@ use crate::dataplane::{Dump, FlowRef, Operation, frontend_key};
 use mcs_proxy_ebpf::abi::{
     Address, BackendState, Direction, Element, Header, Liveness, ServiceKey, Slot, VipFlags,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 impl Table {
     /// Adopts what the maps hold: frontends with their indices, extents and cursors, backends with their ids and
@@ -132,7 +135,7 @@ impl Finder<'_> {
         self.extents.insert(extent.first, extent.len);
         self.ids.extend(ids);
         let Header { algorithm, affinity_seconds, packets_only, count: _, service: _, frontend: _ } = header;
-        let slots = slots.into_iter().map(|slot| (slot.address, slot.port)).collect();
+        let slots = slots.iter().map(|slot| SocketAddr::new(slot.address.to_ip(), slot.port.get())).collect();
         Some(Entry {
             frontend,
             extent,

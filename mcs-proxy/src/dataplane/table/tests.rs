@@ -35,7 +35,7 @@ fn target(n: u8) -> Target {
 fn frontend(slots: &[u8], serving: &[u8]) -> Frontend {
     Frontend {
         service: NamespacedName::new("default", "serve"),
-        port_name: String::new(),
+        port_name: "".into(),
         algorithm: Algorithm::RoundRobin,
         affinity_seconds: 0,
         packets_only: false,
@@ -122,7 +122,9 @@ fn an_address_that_no_pod_can_have_never_enters_the_maps_and_keeps_no_other_out(
     let mut all = desired(&[(1, &[1, 2], &[3])]);
     let (metadata, no_port) = ("169.254.169.254:80".parse().unwrap(), "10.10.0.9:0".parse().unwrap());
     let frontend = all.get_mut(&key(1)).unwrap();
-    frontend.slots.insert(1, metadata);
+    let mut slots = frontend.slots.to_vec();
+    slots.insert(1, metadata);
+    frontend.slots = slots.into();
     frontend.serving.push(no_port);
     let plan = pair.table.sync(&all);
     assert_eq!(plan.refused, BTreeSet::from([metadata, no_port]));

@@ -138,7 +138,7 @@ impl<'a> SliceMetadata<'a> {
 fn named(cluster: Option<&str>) -> SourceCluster {
     match cluster {
         None | Some("") => SourceCluster::Unknown,
-        Some(name) => SourceCluster::Remote(name.to_owned()),
+        Some(name) => SourceCluster::Remote(name.into()),
     }
 }
 

@@ -5,7 +5,7 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn remote(name: &str) -> SourceCluster {
-    SourceCluster::Remote(name.to_owned())
+    SourceCluster::Remote(name.into())
 }
 
 const KARMADA: (&str, &str) = (MANAGED_BY, "endpointslice-dispatch-controller.karmada.io");

@@ -59,7 +59,7 @@ fn the_name_is_that_of_the_object_of_its_uid_and_of_the_hour_and_no_more() {
     assert_eq!(at(0), "serve.29f3426dd8143e33.0");
 
     let mut long = topic.clone();
-    long.object.name = format!("{}.{}", "a".repeat(199), "b".repeat(53));
+    long.object.name = format!("{}.{}", "a".repeat(199), "b".repeat(53)).into();
     let name = long.event_name("uid-1", Duration::from_secs(start));
     assert!(name.len() <= 253 && name.starts_with("aaa") && !name.contains(".."), "{name}");
 }

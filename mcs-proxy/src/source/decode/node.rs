@@ -11,7 +11,7 @@ pub fn node(object: &api::Node) -> Node {
     let metadata = &object.metadata;
     let key = NamespacedName::new("", metadata.name.as_deref().unwrap_or_default());
     let mut report =
-        Report::new(ObjectRef { kind: ObjectKind::Node, namespace: String::new(), name: key.name.clone() });
+        Report::new(ObjectRef { kind: ObjectKind::Node, namespace: "".into(), name: key.name.clone() });
     let zone = metadata.labels.as_ref().and_then(|labels| labels.get(ZONE)).filter(|zone| !zone.is_empty());
     let listed = object.status.as_ref().and_then(|status| status.addresses.as_deref()).unwrap_or_default();
     let mut addresses = Vec::with_capacity(listed.len());

@@ -205,7 +205,11 @@ fn ports(spec: &api::ServiceSpec, has_vip: bool, report: &mut Report) -> Vec<Ser
             report.add(field("protocol"), message, "this port is not served; use TCP or UDP");
             continue;
         };
-        ports.push(ServicePort { name: port.name.clone().unwrap_or_default(), protocol, port: number });
+        ports.push(ServicePort {
+            name: port.name.as_deref().unwrap_or_default().into(),
+            protocol,
+            port: number,
+        });
     }
     ports
 }

@@ -3,11 +3,11 @@ use super::{
     service::{HEADLESS, protocol},
 };
 use crate::model::{
-    Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, Origin, SliceMetadata, SlicePort,
-    is_passed_over, origin, own_name_told,
+    Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, Origin, Place, SliceMetadata,
+    SlicePort, is_passed_over, origin, own_name_told,
 };
 use k8s_openapi::api::discovery::v1 as api;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// Of the EndpointSlice controller: when the Service or a pod changed.
 const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -47,12 +47,12 @@ pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<Endpoint
     }
     let Origin { importer, source } = origin(&metadata, cluster_name);
     Some(EndpointSlice {
-        service: service.cloned().unwrap_or_default(),
-        import: import.cloned(),
+        service: service.map(|name| &**name).unwrap_or_default().into(),
+        import: import.map(|name| name.as_str().into()),
         importer,
         source,
-        misnamed: own_name_told(&metadata).filter(|name| *name != cluster_name).map(str::to_owned),
-        ports: ports(object, &mut report),
+        misnamed: own_name_told(&metadata).filter(|name| *name != cluster_name).map(Into::into),
+        ports: ports(object, &mut report).into(),
         endpoints: endpoints(object, &mut report),
         changed: changed(object),
         key,
@@ -96,7 +96,11 @@ fn ports(object: &api::EndpointSlice, report: &mut Report) -> Vec<SlicePort> {
             );
             continue;
         };
-        ports.push(SlicePort { name: port.name.clone().unwrap_or_default(), protocol, port: number });
+        ports.push(SlicePort {
+            name: port.name.as_deref().unwrap_or_default().into(),
+            protocol,
+            port: number,
+        });
     }
     ports
 }
@@ -139,18 +143,25 @@ fn endpoints(object: &api::EndpointSlice, report: &mut Report) -> Vec<Endpoint> 
             ready: conditions.and_then(|conditions| conditions.ready).unwrap_or(true),
             serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(true),
             terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
-            node_name: endpoint.node_name.clone(),
-            zone: endpoint.zone.clone(),
-            hints: hints(endpoint.hints.as_ref()),
+            place: place(endpoint),
         });
     }
     endpoints
 }
 
+fn place(endpoint: &api::Endpoint) -> Option<Arc<Place>> {
+    let place = Place {
+        node_name: endpoint.node_name.clone(),
+        zone: endpoint.zone.clone(),
+        hints: hints(endpoint.hints.as_ref()),
+    };
+    (place != Place::default()).then(|| Arc::new(place))
+}
+
 /// Empty lists are as good as none.
-fn hints(object: Option<&api::EndpointHints>) -> Option<Box<Hints>> {
+fn hints(object: Option<&api::EndpointHints>) -> Option<Hints> {
     let object = object?;
     let for_nodes: Vec<_> = object.for_nodes.iter().flatten().map(|node| node.name.clone()).collect();
     let for_zones: Vec<_> = object.for_zones.iter().flatten().map(|zone| zone.name.clone()).collect();
-    (!for_nodes.is_empty() || !for_zones.is_empty()).then(|| Box::new(Hints { for_nodes, for_zones }))
+    (!for_nodes.is_empty() || !for_zones.is_empty()).then_some(Hints { for_nodes, for_zones })
 }

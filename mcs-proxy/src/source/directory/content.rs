@@ -192,7 +192,7 @@ impl File {
 
 fn file_problem(file: &str, field: &str, message: String, remedy: &str) -> Problem {
     Problem {
-        object: ObjectRef { kind: ObjectKind::File, namespace: String::new(), name: file.to_owned() },
+        object: ObjectRef { kind: ObjectKind::File, namespace: "".into(), name: file.into() },
         field: field.to_owned(),
         message,
         remedy: remedy.to_owned(),

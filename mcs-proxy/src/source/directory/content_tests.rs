@@ -17,7 +17,7 @@ fn short(events: Vec<Event>) -> Vec<String> {
     let object = |object: &Object| match object {
         Object::Service(service) => format!("{} {}", service.key.name, service.cluster_ips[0]),
         Object::EndpointSlice(_) | Object::ServiceImport(_) | Object::Node(_) | Object::Settings(_) => {
-            object.key().name.clone()
+            object.key().name.to_string()
         }
     };
     let line = |event| match event {

@@ -112,8 +112,8 @@ fn event(topic: &Topic, note: String, uid: &str, now: Duration, instance: &str) 
         regarding: Some(ObjectReference {
             api_version: Some(api_version(*kind).to_owned()),
             kind: Some(kind.to_string()),
-            namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
-            name: Some(name.clone()),
+            namespace: Some(namespace.to_string()).filter(|namespace| !namespace.is_empty()),
+            name: Some(name.to_string()),
             uid: Some(uid.to_owned()),
             ..Default::default()
         }),

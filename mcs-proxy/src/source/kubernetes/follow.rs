@@ -1,4 +1,7 @@
-use super::{health::Health, uids::Uids};
+use super::{
+    health::Health,
+    uids::{UidEntry, Uids},
+};
 use crate::{
     model::{NamespacedName, ObjectKind, ObjectRef, Problem},
     source::{Event, Object},
@@ -44,7 +47,7 @@ pub(super) enum End {
 pub(super) async fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
-    decode: impl Fn(&K) -> Decoded,
+    mut decode: impl FnMut(&K) -> Decoded,
     health: &mut Health,
     uids: &Uids,
     events: &mpsc::Sender<Event>,
@@ -54,7 +57,7 @@ where
 {
     let kind = health.kind();
     let mut stream = pin!(watcher(api, config).default_backoff());
-    let (mut listed, mut listed_uids) = (Vec::new(), Vec::new());
+    let mut listing = Listing::default();
     let mut unreadable = Unreadable::default();
     loop {
         let item = tokio::select! {
@@ -74,18 +77,22 @@ where
                 continue;
             }
             Some(Ok(watcher::Event::Init)) => {
-                listed.clear();
-                listed_uids.clear();
+                listing = Listing::default();
                 continue;
             }
             Some(Ok(watcher::Event::InitApply(object))) => {
-                listed.push(decode(&object));
-                listed_uids.push((key(&object), object.uid()));
+                listing.uids.extend(uids.entry(&key(&object), object.uid().as_deref()));
+                match decode(&object) {
+                    Decoded::Object(object) => listing.objects.push(object),
+                    Decoded::Nothing => {}
+                    Decoded::Unreadable(problem) => listing.problems.push(problem),
+                }
                 continue;
             }
             Some(Ok(watcher::Event::InitDone)) => {
-                uids.list(kind, &std::mem::take(&mut listed_uids));
-                unreadable.list(kind, std::mem::take(&mut listed))
+                let Listing { objects, problems, uids: known } = std::mem::take(&mut listing);
+                uids.list(kind, known);
+                unreadable.list(kind, objects, problems)
             }
             Some(Ok(watcher::Event::Apply(object))) => {
                 uids.set(kind, &key(&object), object.uid().as_deref());
@@ -111,20 +118,20 @@ fn key<K: Resource>(object: &K) -> NamespacedName {
     NamespacedName::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// A list that is being read. Nothing else is kept of its objects.
+#[derive(Default)]
+struct Listing {
+    objects: Vec<Object>,
+    problems: Vec<Problem>,
+    uids: Vec<UidEntry>,
+}
+
 /// Objects that were told of as unreadable.
 #[derive(Default)]
 struct Unreadable(BTreeSet<ObjectRef>);
 
 impl Unreadable {
-    fn list(&mut self, kind: ObjectKind, listed: Vec<Decoded>) -> Vec<Event> {
-        let (mut objects, mut problems) = (Vec::new(), Vec::new());
-        for decoded in listed {
-            match decoded {
-                Decoded::Object(object) => objects.push(object),
-                Decoded::Nothing => {}
-                Decoded::Unreadable(problem) => problems.push(problem),
-            }
-        }
+    fn list(&mut self, kind: ObjectKind, objects: Vec<Object>, problems: Vec<Problem>) -> Vec<Event> {
         let mut events: Vec<_> = std::mem::take(&mut self.0).into_iter().map(Event::Mended).collect();
         events.push(Event::Replaced(kind, objects));
         for problem in problems {

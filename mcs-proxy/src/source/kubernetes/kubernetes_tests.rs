@@ -147,7 +147,7 @@ async fn follow_services(server: &ApiServer, count: usize) -> Vec<String> {
             }
             Event::Deleted(_, key) => format!("- {key}"),
             Event::Replaced(ObjectKind::Service, list) => {
-                let names: Vec<_> = list.iter().map(|object| object.key().name.as_str()).collect();
+                let names: Vec<_> = list.iter().map(|object| &*object.key().name).collect();
                 format!("= {}", names.join(" "))
             }
             Event::Replaced(_, list) if list.is_empty() => continue,

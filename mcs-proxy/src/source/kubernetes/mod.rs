@@ -17,7 +17,7 @@ pub use connect::{KubernetesError, Locations};
 
 use super::{Object, Scope, decode};
 use crate::{
-    model::{NamespacedName, ObjectKind},
+    model::{Interner, NamespacedName, ObjectKind},
     observe::events::Board,
     source::Event,
 };
@@ -51,14 +51,22 @@ pub async fn run(
     let uids = Uids::default();
     let health = |kind| Health::new(kind, &server);
     let services = async {
-        let decode = |service: &Service| Decoded::Object(Object::Service(decode::service(service)));
+        let mut interner = Interner::default();
+        let decode = |service: &Service| {
+            let mut service = decode::service(service);
+            interner.share_in_service(&mut service);
+            Decoded::Object(Object::Service(service))
+        };
         let api = Api::all(client.clone());
         follow(api, watcher::Config::default(), decode, &mut health(ObjectKind::Service), &uids, &events)
             .await
     };
     let slices = async {
+        let mut interner = Interner::default();
         let decode = |slice: &EndpointSlice| {
-            decode::slice(slice, &scope.cluster_name).map(Object::EndpointSlice).into()
+            let mut slice = decode::slice(slice, &scope.cluster_name);
+            slice.iter_mut().for_each(|slice| interner.share(slice));
+            slice.map(Object::EndpointSlice).into()
         };
         let api = Api::all(client.clone());
         follow(

@@ -5,6 +5,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+/// A name's hash, and the uid.
+pub(super) type UidEntry = (u64, [u8; 16]);
+
 /// The uids of the objects that are followed, which Events about them need. The model has no use for them.
 ///
 /// There may be tens of thousands: a hash, of a key of this process' own, stands for a name, and a uid is kept as the
@@ -17,11 +20,13 @@ pub(super) struct Uids {
 
 impl Uids {
     /// All objects of this kind are these.
-    pub(super) fn list(&self, kind: ObjectKind, objects: &[(NamespacedName, Option<String>)]) {
-        let uid = |(key, uid): &(NamespacedName, Option<String>)| {
-            Some((self.state.hash_one(key), parse(uid.as_deref()?)?))
-        };
-        self.with(kind, |known| *known = objects.iter().filter_map(uid).collect());
+    pub(super) fn list(&self, kind: ObjectKind, objects: Vec<UidEntry>) {
+        self.with(kind, |known| *known = objects.into_iter().collect());
+    }
+
+    /// What [`Self::list`] takes of an object; `None` for one without a uid.
+    pub(super) fn entry(&self, key: &NamespacedName, uid: Option<&str>) -> Option<UidEntry> {
+        Some((self.state.hash_one(key), parse(uid?)?))
     }
 
     /// The object is new, changed, or (`None`) gone.
@@ -76,7 +81,7 @@ mod tests {
             assert_eq!(uids.get(kind, &serve), None, "{odd}");
         }
         uids.set(kind, &serve, Some(uid));
-        uids.list(kind, &[(other.clone(), Some(uid.to_owned()))]);
+        uids.list(kind, uids.entry(&other, Some(uid)).into_iter().collect());
         assert_eq!(uids.get(kind, &serve), None);
         assert!(uids.get(kind, &other).is_some());
     }

@@ -46,7 +46,7 @@ fn served<'a>(objects: impl Iterator<Item = &'a Object>) -> (Vec<String>, Vec<St
         resolver.update(&model, &affected, std::time::Instant::now());
     }
     let frontends = resolver.desired().iter().map(|(key, frontend)| {
-        let mut slots = frontend.slots.clone();
+        let mut slots = frontend.slots.to_vec();
         slots.sort_unstable();
         format!("{key} {} {slots:?}", frontend.service.name)
     });

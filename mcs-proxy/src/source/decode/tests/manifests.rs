@@ -21,7 +21,7 @@ fn what_is_not_of_its_type_is_unreadable_and_named_by_its_path() {
         match &manifests(document.clone(), "member2")[..] {
             [Manifest::Unreadable { key, problem, .. }] => {
                 assert_eq!(problem.field, field, "{problem}");
-                assert_eq!(key.namespace, "default");
+                assert_eq!(&*key.namespace, "default");
                 assert!(!problem.message.is_empty() && !problem.remedy.is_empty());
             }
             other => panic!("{document}: {other:?}"),

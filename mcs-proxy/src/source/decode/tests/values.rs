@@ -38,7 +38,7 @@ fn what_a_slice_leaves_out_is_as_kube_proxy_takes_it() {
         .map(|endpoint| (endpoint.ready, endpoint.serving, endpoint.terminating))
         .collect();
     assert_eq!(conditions, [(true, true, false), (true, false, true)]);
-    assert_eq!((slice.ports[0].name.as_str(), slice.ports[0].protocol), ("", Protocol::Tcp));
+    assert_eq!((&*slice.ports[0].name, slice.ports[0].protocol), ("", Protocol::Tcp));
 
     let nil_port = slice_of(patched_slice(&[("/ports/0/port", Value::Null)]));
     assert_eq!((nil_port.ports.len(), nil_port.problems), (1, vec![]));
@@ -138,8 +138,10 @@ fn tiers_and_their_threshold_are_read_and_a_malformed_one_keeps_the_last_good() 
 
 #[test]
 fn hints_are_read_and_empty_ones_are_none() {
-    let hints =
-        |value: Value| slice_of(patched_slice(&[("/endpoints/0/hints", value)])).endpoints.remove(0).hints;
+    let hints = |value: Value| {
+        let slice = slice_of(patched_slice(&[("/endpoints/0/hints", value)]));
+        slice.endpoints[0].hints().cloned()
+    };
     let names = json!({"forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": "node-1"}]});
     let read = hints(names).unwrap();
     assert_eq!((read.for_zones, read.for_nodes), (vec!["a".into(), "b".into()], vec!["node-1".into()]));
