@@ -11,9 +11,10 @@ mod connect;
 mod follow;
 mod health;
 mod imports;
+mod report;
 mod uids;
 
-pub use connect::{KubernetesError, Locations};
+pub use connect::{KubernetesError, Locations, client};
 
 use super::{Object, Scope, decode};
 use crate::{
@@ -47,7 +48,7 @@ pub async fn run(
     board: &Board,
     events: mpsc::Sender<Event>,
 ) -> Result<(), KubernetesError> {
-    let (client, server) = connect::client(locations).await?;
+    let (client, server) = client(locations).await?;
     let uids = Uids::default();
     let health = |kind| Health::new(kind, &server);
     let services = async {
@@ -94,6 +95,7 @@ pub async fn run(
     tokio::select! {
         _ = async { tokio::join!(services, slices, node, settings, imports) } => {}
         () = announce(client.clone(), board, &uids, &scope.node_name) => {}
+        () = report::report(client.clone(), board, &uids, scope) => {}
         () = events.closed() => {}
     }
     Ok(())
@@ -126,7 +128,7 @@ fn only(name: &str) -> watcher::Config {
 /// # Errors
 /// As [`run`].
 pub async fn check(locations: &Locations) -> Result<(), KubernetesError> {
-    connect::client(locations).await.map(drop)
+    client(locations).await.map(drop)
 }
 
 #[cfg(test)]
