@@ -2,6 +2,7 @@
 
 mod grace;
 mod http;
+pub mod lock;
 mod logging;
 mod neighbours;
 mod pods;
@@ -36,13 +37,13 @@ use crate::{
     source::{self, EventSender, Reach, SourceSpec, Told, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use lock::{Holder, Locks};
 use pressure::{News, Pressure, Refusals};
 use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File, TryLockError},
     future,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -113,7 +114,7 @@ struct Daemon {
     /// The problems that the source tells the cluster of.
     board: Board,
     /// Held for as long as the daemon lives: one writer of the pins, and one of the names.
-    _locks: [File; 2],
+    _locks: Locks,
     writer: Writer<KernelDataplane>,
     links: Links,
     neighbours: neighbours::Neighbours,
@@ -172,7 +173,7 @@ impl Daemon {
         let pin_dir = PinDir::new(&places.pin_dir);
         loader::preflight(&pin_dir)?;
         let run_dir = places.run_dir();
-        let locks = lock(&pin_dir, &run_dir)?;
+        let locks = lock::hold(&pin_dir, &run_dir, &Holder::of_this_process(run.pod_name.clone()))?;
         if let (SocketPath::Off, Some(cgroup)) = (run.socket_path, &run.cgroup) {
             anyhow::bail!(
                 "--cgroup {} is for the socket path, which is off: leave one out",
@@ -571,32 +572,6 @@ async fn follow_interfaces(exclude: Vec<interfaces::Pattern>, events: mpsc::Send
     while let Err(failure) = interfaces::watch(exclude.clone(), events.clone()).await {
         error!("{failure}; pods that appear now are served in a second");
         time::sleep(RETRY_DELAY).await;
-    }
-}
-
-/// One daemon a pin directory, as a second one would write the same maps; and one a run directory, for the names. The
-/// pin directory cannot hold a file to lock, but be locked itself.
-fn lock(pin_dir: &PinDir, run_dir: &Path) -> anyhow::Result<[File; 2]> {
-    fs::create_dir_all(run_dir)
-        .with_context(|| format!("{}: cannot be made; name another place by --run-dir", run_dir.display()))?;
-    let path = run_dir.join("lock");
-    let file = File::create(&path)
-        .with_context(|| format!("{}: cannot be made; name another place by --run-dir", path.display()))?;
-    let names = lock_one(file, &path, "--run-dir")?;
-    pin_dir.create()?;
-    let path = pin_dir.root();
-    let directory = File::open(path).with_context(|| path.display().to_string())?;
-    Ok([lock_one(directory, path, "--pin-dir")?, names])
-}
-
-fn lock_one(file: File, path: &Path, flag: &str) -> anyhow::Result<File> {
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "{}: another mcs-proxy runs on this node with the same {flag}; end it, or use another --pin-dir",
-            path.display()
-        ),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 
