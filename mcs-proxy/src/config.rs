@@ -1,5 +1,9 @@
 //! The command line: every flag, its default and its help.
 
+mod observing;
+
+pub use observing::{BindAddress, Observing};
+
 use crate::{
     dataplane::{
         flows::Timeouts,
@@ -187,6 +191,8 @@ pub struct Run {
     pub limits: LimitFlags,
     #[command(flatten)]
     pub timeouts: TimeoutFlags,
+    #[command(flatten)]
+    pub observing: Observing,
 
     /// How often flows are looked through: for those that have been silent for too long, and for interfaces that no
     /// answers show on.

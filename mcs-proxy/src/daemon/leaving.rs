@@ -1,7 +1,7 @@
 //! Leaving the node for good, as the settings' ConfigMap orders it: no new flow begins, those there may end, then everything
 //! is taken off and the cluster told so.
 
-use super::{Daemon, lock, socket};
+use super::{Daemon, lock, socket, vitals::PULSE};
 use crate::{
     dataplane::{
         flows::{FlowsError, OpenFlow, open_flows},
@@ -9,7 +9,7 @@ use crate::{
     },
     model::Uninstall,
     observe::{catalog, events::Report, interfaces, mode, with_causes},
-    source::{Event, Object},
+    source::{Event, Object, Told},
 };
 use std::{
     fs,
@@ -124,13 +124,13 @@ impl Daemon {
         mut self,
         outlived: Outlived,
         mut source: JoinHandle<anyhow::Result<()>>,
-        mut events: mpsc::Receiver<Event>,
+        mut events: mpsc::Receiver<Told>,
         [mut terminate, mut interrupt]: [Signal; 2],
     ) -> anyhow::Result<()> {
         let id = outlived.order.id.clone();
         let note = self.note(&outlived);
         self.take_all_off();
-        let Self { pin_dir, run_dir, board, _locks: locks, writer, links, .. } = self;
+        let Self { pin_dir, run_dir, board, _locks: locks, writer, links, vitals, .. } = self;
         drop((writer, links));
         // The lock stays for as long as this process does.
         let files: Vec<_> = files().into_iter().filter(|file| file != lock::FILE).collect();
@@ -159,13 +159,17 @@ impl Daemon {
         }
         let reason = if is_clean { "Uninstalled" } else { "UninstallFailed" };
         board.report(Report { reason, is_warning, note, uninstall: id });
+        // The probes are still answered.
+        let mut pulse = time::interval(PULSE);
         let ended = loop {
+            vitals.turn();
             select! {
                 _ = terminate.recv() => break Ok(()),
                 _ = interrupt.recv() => break Ok(()),
-                Some(event) = events.recv() => if takes_it_back(&event) {
+                Some(told) = events.recv() => if takes_it_back(&told.event) {
                     break Err(anyhow::anyhow!("no longer to leave this node; ending, so that a new start serves again"));
                 },
+                _ = pulse.tick() => {}
                 ended = &mut source => break ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         };

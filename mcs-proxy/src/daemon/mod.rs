@@ -1,14 +1,17 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
 mod grace;
+mod http;
 pub mod leaving;
 pub mod lock;
 mod logging;
 mod neighbours;
 mod pods;
 mod pressure;
+mod scrape;
 pub mod socket;
 mod stranded;
+mod vitals;
 pub mod writer;
 
 use crate::{
@@ -26,8 +29,13 @@ use crate::{
     },
     desired::Flags,
     model::{Mode, Model},
-    observe::{events::Board, mode, with_causes},
-    source::{self, Event, SourceSpec, kubernetes::Locations},
+    observe::{
+        events::Board,
+        mode,
+        vitals::{SharedVitals, SocketFacts, Vitals},
+        with_causes,
+    },
+    source::{self, EventSender, Reach, SourceSpec, Told, kubernetes::Locations},
 };
 use anyhow::Context as _;
 use leaving::Leaving;
@@ -38,6 +46,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -146,6 +155,12 @@ struct Daemon {
     pressure: Pressure,
     /// How often room was lacking until the last look.
     refusals: Refusals,
+    /// What others see of us, when it was noted last, and what became of the socket path.
+    vitals: SharedVitals,
+    noted: Option<std::time::Instant>,
+    sockets: SocketFacts,
+    /// When the events were decoded that the maps do not follow yet.
+    under_way: Vec<std::time::Instant>,
 }
 
 /// A scan of the flow maps.
@@ -207,9 +222,7 @@ impl Daemon {
             adopted,
             "started"
         );
-        if !bypassed {
-            serve_sockets(&mut programs, &pin_dir, run);
-        }
+        let sockets = if bypassed { SocketFacts::Off } else { serve_sockets(&mut programs, &pin_dir, run) };
         let mut daemon = Self {
             run: run.clone(),
             neighbours: neighbours::Neighbours::default(),
@@ -240,6 +253,10 @@ impl Daemon {
             collection_rests_until: time::Instant::now(),
             pressure: Pressure::default(),
             refusals,
+            vitals: Arc::new(Vitals::new(Reach::default())),
+            noted: None,
+            sockets,
+            under_way: Vec::new(),
         };
         if bypassed {
             warn!("mode bypass: no program is put on");
@@ -251,11 +268,15 @@ impl Daemon {
     async fn run(mut self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let (to_writer, mut events) = mpsc::channel(QUEUE);
+        let (to_writer, mut events) = source::channel(QUEUE, self.vitals.reach());
         let mut source = task::spawn(follow_source(self.run.clone(), self.board.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
         let mut asked = socket::serve(&self.run_dir)?;
+        let scraper = Arc::new(scrape::Scraper::new(self.vitals.clone()));
+        let observing = self.run.observing;
+        task::spawn(http::serve(observing.metrics_bind_address, self.vitals.clone(), scraper));
+        let mut pulse = time::interval(vitals::PULSE);
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
         let mut scan: Option<JoinHandle<Scan>> = None;
@@ -263,6 +284,7 @@ impl Daemon {
         // as the interfaces are not known.
         let mut attached = false;
         let left = loop {
+            self.note_turn();
             if self.writer.needs_retry() {
                 self.retry_due.get_or_insert_with(|| time::Instant::now() + RETRY_DELAY);
             }
@@ -275,7 +297,7 @@ impl Daemon {
                     self.follow_interface(event)?;
                     attached = true;
                 }
-                Some(event) = events.recv(), if attached => self.take(event, &mut events)?,
+                Some(told) = events.recv(), if attached => self.take(told, &mut events)?,
                 () = at(self.retry_due) => self.commit()?,
                 () = at(self.writer.due().map(Into::into)) => self.commit()?,
                 () = at(self.attach_due) => self.attach_again()?,
@@ -312,6 +334,7 @@ impl Daemon {
                     }
                 }
                 () = future::ready(()), if self.catalog_begun.is_some() => self.write_catalog(CATALOG_STEP),
+                _ = pulse.tick() => {}
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         };
@@ -332,12 +355,16 @@ impl Daemon {
     }
 
     /// Takes the event in and whatever else waits, so that a burst is one change.
-    fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
+    fn take(&mut self, told: Told, events: &mut mpsc::Receiver<Told>) -> anyhow::Result<()> {
         let now = time::Instant::now().into_std();
-        self.writer.take(event, now);
+        let mut take = |told: Told| {
+            self.note_event(&told);
+            self.writer.take(told.event, now);
+        };
+        take(told);
         for _ in 0..QUEUE {
             match events.try_recv() {
-                Ok(event) => self.writer.take(event, now),
+                Ok(told) => take(told),
                 Err(_) => break,
             }
         }
@@ -354,8 +381,10 @@ impl Daemon {
         self.follow_mode()?;
         self.follow_uninstall();
         match committed {
-            Commit::Idle | Commit::Failed => {}
+            Commit::Idle => self.note_idle(),
+            Commit::Failed => self.note_failure(),
             Commit::Programmed(summary) => {
+                self.note_commit(summary, now.into_std());
                 report(summary);
                 if summary.backends_went {
                     self.stranded.look();
@@ -494,6 +523,7 @@ impl Daemon {
                 self.neighbours.update(&collected.answers.silences(), self.links.attached(), &self.run_dir);
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
+                self.note_flows(&collected, &self.run.load_options());
                 self.tell_pressure(&collected, refusals);
             }
             Err(failure) => {
@@ -523,17 +553,24 @@ impl Daemon {
 }
 
 /// Without a socket path, host-network processes are left to what is beneath us, and pods to the packet path.
-fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) {
+fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) -> SocketFacts {
     let served = match (run.socket_path, &run.cgroup) {
-        (SocketPath::Off, _) => sockets::detach(pin_dir),
-        (SocketPath::Host | SocketPath::All, Some(cgroup)) => sockets::attach(programs, pin_dir, cgroup),
-        (SocketPath::Host | SocketPath::All, None) => {
-            sockets::default_cgroup().and_then(|cgroup| sockets::attach(programs, pin_dir, &cgroup))
+        (SocketPath::Off, _) => sockets::detach(pin_dir).map(|()| SocketFacts::Off),
+        (SocketPath::Host | SocketPath::All, cgroup) => {
+            cgroup.clone().map_or_else(sockets::default_cgroup, Ok).and_then(|cgroup| {
+                sockets::attach(programs, pin_dir, &cgroup)?;
+                Ok(SocketFacts::Served {
+                    whose: if run.socket_path == SocketPath::All { "all" } else { "host" },
+                    cgroup: cgroup.display().to_string(),
+                })
+            })
         }
     };
-    if let Err(failure) = served {
-        warn!("{}; sockets are not translated (--socket-path off), only packets", with_causes(&failure));
-    }
+    served.unwrap_or_else(|failure| {
+        let failure = with_causes(&failure);
+        warn!("{failure}; sockets are not translated (--socket-path off), only packets");
+        SocketFacts::Failed(failure)
+    })
 }
 
 fn report(Summary { first, changed, backends_went: _, frontends, backends }: Summary) {
@@ -544,7 +581,7 @@ fn report(Summary { first, changed, backends_went: _, frontends, backends }: Sum
     }
 }
 
-async fn follow_source(run: Run, board: Board, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+async fn follow_source(run: Run, board: Board, events: EventSender) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
     Ok(source::run(&run.source, &run.scope(), &locations, &board, events).await?)
 }
