@@ -139,7 +139,7 @@ impl Model {
     pub const fn mode(&self) -> Mode {
         match self.node_mode.over(self.settings.mode) {
             Mode::Active if self.settings.uninstall.is_some() => Mode::Drain,
-            mode => mode,
+            mode @ (Mode::Active | Mode::Drain | Mode::Bypass) => mode,
         }
     }
 
