@@ -53,6 +53,11 @@ impl Names {
         &mut self.writing
     }
 
+    /// Why they could not be written the last time.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
     /// When to try again.
     pub(super) const fn retry_at(&self) -> Option<time::Instant> {
         self.rests_until

@@ -26,10 +26,11 @@ impl Daemon {
         self.bypassed = bypassed;
         if !bypassed {
             info!("no longer bypassed");
-            serve_sockets(self.links.programs(), &self.pin_dir, &self.run);
+            self.sockets = serve_sockets(self.links.programs(), &self.pin_dir, &self.run);
             return self.pods.clone().iter().try_for_each(|(&index, name)| self.attach(index, name));
         }
         self.take_all_off();
+        warn!("mode bypass: every program is off; flows that were open end, and what is beneath serves all");
         Ok(())
     }
 
@@ -49,7 +50,6 @@ impl Daemon {
         if let Err(failure) = sockets::detach(&self.pin_dir) {
             warn!("{}", with_causes(&failure));
         }
-        warn!("mode bypass: every program is off; flows that were open end, and what is beneath serves all");
     }
 
     /// # Errors

@@ -118,6 +118,12 @@ impl ProblemTracker {
         }
         news
     }
+
+    /// As of the last look.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ use std::{
     path::Path,
 };
 
-const FILE: &str = "catalog.jsonl";
+/// In the run directory.
+pub const FILE: &str = "catalog.jsonl";
 
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
