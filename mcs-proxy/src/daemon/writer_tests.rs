@@ -180,3 +180,42 @@ fn what_does_not_fit_leaves_the_others_alone_and_enters_once_there_is_room() {
     assert_programmed(&mut writer);
     assert_eq!(in_maps(&writer), (2..=9).collect::<Vec<_>>());
 }
+
+/// However many Services there are, and whatever is wrong with others of them.
+#[test]
+fn a_change_of_one_service_costs_what_one_service_costs() {
+    const MANY: MapSizes =
+        MapSizes { frontends: 1024, elements: 8192, backend_ids: 8192, ..MapSizes::DEFAULT };
+    let mut costs = Vec::new();
+    for count in [2, 600] {
+        let mut writer = writer(FakeDataplane::new(&MANY));
+        let names: Vec<String> = (0..count).map(|i| format!("s{i}")).collect();
+        let vip = |i: usize| format!("10.13.{}.{}", i / 250, 1 + i % 250);
+        let services = names.iter().enumerate().map(|(i, name)| service(name, &vip(i))).collect();
+        // A rejected endpoint each: a problem.
+        let backed = |name: &String| slice(name, &["10.10.0.6", "10.10.0.7", "169.254.169.254"]);
+        writer.take(Event::Replaced(ObjectKind::Service, services), Instant::now());
+        writer.take(
+            Event::Replaced(ObjectKind::EndpointSlice, names.iter().map(backed).collect()),
+            Instant::now(),
+        );
+        assert_programmed(&mut writer);
+        assert_eq!(writer.resolver.computed(), count, "each once");
+        assert_eq!(writer.tracker.count(), count);
+        while writer.owes_names() {
+            writer.names(64);
+        }
+        let (computed, done) = (writer.resolver.computed(), writer.dataplane.done());
+        writer.take(
+            Event::Applied(slice("s1", &["10.10.0.6", "10.10.0.8", "169.254.169.254"])),
+            Instant::now(),
+        );
+        assert!(writer.model.take_problem_changes().iter().all(|changes| changes.came.is_empty()));
+        assert_programmed(&mut writer);
+        let lines = String::from_utf8(writer.names(64).unwrap().text).unwrap().lines().count();
+        costs.push((writer.resolver.computed() - computed, writer.dataplane.done() - done, lines));
+        assert!(!writer.owes_names());
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!((costs[0].0, costs[0].2), (1, 1), "one Service decided about, one line written");
+}

@@ -69,6 +69,12 @@ impl FakeDataplane {
         }
     }
 
+    /// Operations carried out so far.
+    #[must_use]
+    pub const fn done(&self) -> usize {
+        self.done
+    }
+
     /// The `n`th operation from now (0: the next one) fails, and does nothing.
     pub fn fail_at(&mut self, n: usize) {
         self.fail_at = Some(self.done + n);

@@ -29,6 +29,9 @@ pub struct Resolver {
     decided: Instant,
     /// Endpoints that take new flows, of all frontends.
     used: usize,
+    /// Services decided about so far.
+    #[cfg(test)]
+    computed: usize,
     /// What is wrong with the Services themselves.
     troubles: Ledger<NamespacedName>,
     /// What is wrong with those who lost a claim, by what they claim.
@@ -88,6 +91,8 @@ impl Resolver {
             dues: BTreeMap::new(),
             decided: Instant::now(),
             used: 0,
+            #[cfg(test)]
+            computed: 0,
             troubles: Ledger::default(),
             lost: Ledger::default(),
         }
@@ -116,6 +121,11 @@ impl Resolver {
     ) -> impl Iterator<Item = &'a NamespacedName> + use<'a> {
         let after = last.map_or(Bound::Unbounded, Bound::Excluded);
         self.services.range::<NamespacedName, _>((after, Bound::Unbounded)).map(|(service, _)| service)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn computed(&self) -> usize {
+        self.computed
     }
 
     /// How many endpoints take new flows, each counted once a frontend.
@@ -206,6 +216,10 @@ impl Resolver {
     }
 
     fn compute(&mut self, model: &Model, key: &NamespacedName) -> (i64, Computed, Vec<Problem>) {
+        #[cfg(test)]
+        {
+            self.computed += 1;
+        }
         let (created, Decision { frontends, problems }) =
             self.decide(model, key, self.decided).unwrap_or_default();
         let mut computed = Vec::with_capacity(frontends.len());
