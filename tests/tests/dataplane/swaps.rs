@@ -53,7 +53,7 @@ fn desired(round: u64) -> Desired {
             let slots = (0..count).map(|n| ([10, service, set, n], 8080).into()).collect();
             let frontend = Frontend {
                 service: NamespacedName::new("default", format!("serve-{service}")),
-                port_name: String::new(),
+                port_name: "".into(),
                 algorithm: if service == 1 { Algorithm::Random } else { Algorithm::RoundRobin },
                 affinity_seconds: if service == 2 { 10_800 } else { 0 },
                 packets_only: false,
