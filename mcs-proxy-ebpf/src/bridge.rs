@@ -6,8 +6,8 @@
 //! until then through the host, which then asks for it.
 
 use crate::{
-    hop::{self, Lookup, NO_NEIGHBOUR, SUCCESS},
-    packet::{header, store},
+    hop::{self, Lookup, NO_NEIGHBOUR, SUCCESS, halves},
+    wire::store,
 };
 use aya_ebpf::programs::TcContext;
 use mcs_proxy_ebpf::abi::{Address, Verdict};
@@ -41,10 +41,7 @@ pub(crate) fn send(
         && hop.interface == bridge
         && hop.is_direct()
     {
-        let mac = hop.next_mac();
-        let ethernet = header(ctx, 0, 6).ok_or(Verdict::RewriteFailed)?;
-        store(ethernet, 0, mac as u32);
-        store(ethernet, 4, (mac >> 32) as u16);
+        store(ctx, 0, &halves(hop.next_mac()))?;
     }
     Ok(())
 }

@@ -123,6 +123,12 @@ impl Hop {
     }
 }
 
+/// A MAC address as it is written to a packet.
+#[inline(always)]
+pub(crate) const fn halves(mac: u64) -> [u16; 3] {
+    [mac as u16, (mac >> 16) as u16, (mac >> 32) as u16]
+}
+
 /// Memory of this CPU for a question: on the stack there is no room beside a packet.
 #[repr(C)]
 pub(crate) struct Asking {

@@ -11,13 +11,13 @@
 //! ```
 
 use crate::{
-    hop::{self, Hop, Lookup, SUCCESS},
+    hop::{self, Hop, Lookup, SUCCESS, halves},
     maps::{self, Tier},
-    packet::{self, header, store},
-    reply,
+    packet, reply,
     rewrite::{End, rewrite, shift},
     tcx::interface,
     verdict::conclude,
+    wire::store,
 };
 use aya_ebpf::{helpers::generated::bpf_redirect_peer, macros::classifier, programs::TcContext};
 use mcs_proxy_ebpf::abi::{Address, FlowState, Tuple, Verdict};
@@ -140,11 +140,5 @@ fn client_interface(wire: &Tuple) -> u32 {
 
 #[inline(always)]
 fn set_macs(ctx: &TcContext, on: &Hop) -> Result<(), Verdict> {
-    let ethernet = header(ctx, 0, 12).ok_or(Verdict::RewriteFailed)?;
-    let (next, own) = (on.next_mac(), on.own_mac);
-    store(ethernet, 0, next as u32);
-    store(ethernet, 4, (next >> 32) as u16);
-    store(ethernet, 6, own as u32);
-    store(ethernet, 10, (own >> 32) as u16);
-    Ok(())
+    store(ctx, 0, &[halves(on.next_mac()), halves(on.own_mac)])
 }
