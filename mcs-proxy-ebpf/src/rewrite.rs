@@ -56,12 +56,7 @@ pub(crate) fn rewrite<const ODD: bool>(
     } else {
         update_port_checksum(ctx, packet, old_port, port)?;
     }
-    let (ends, ports) = match end {
-        End::Source => ([address, &packet.destination], [port, packet.destination_port]),
-        End::Destination => ([&packet.source, address], [packet.source_port, port]),
-    };
-    let ports = if ODD { None } else { Some(ports.map(Port::raw)) };
-    write(ctx, packet.v4, end, ends, difference, ports)
+    write(ctx, packet.v4, end, address, difference, if ODD { None } else { Some(port) })
 }
 
 /// Puts an address in the place of the packet's own, of which nothing else is known: a later fragment.
@@ -75,13 +70,13 @@ pub(crate) fn rewrite_address(
     if address.is_v4() != network.v4 {
         return Err(Verdict::Corrupt);
     }
-    let (old, ends) = match end {
-        End::Source => (&network.source, [address, &network.destination]),
-        End::Destination => (&network.destination, [&network.source, address]),
+    let old = match end {
+        End::Source => &network.source,
+        End::Destination => &network.destination,
     };
     let difference = checksum::difference(old, address);
     compensate(ctx, network.v4, difference);
-    write(ctx, network.v4, end, ends, difference, None)
+    write(ctx, network.v4, end, address, difference, None)
 }
 
 /// Where no checksum in the packet cancels the change of an address, `skb->csum` follows it.
@@ -93,57 +88,72 @@ fn compensate(ctx: &TcContext, v4: bool, difference: u32) {
     }
 }
 
-/// Writes the address and the checksum of the IPv4 header, and with `ports` those, right behind the header.
+/// Writes the address and the checksum of the IPv4 header, and with `port` that one, right behind the header.
 ///
-/// By the helper, at once, and nowhere through a pointer: if a program may write through pointers, the kernel has it
-/// begin every packet with a look at whether that must be copied first, and most packets are none of ours.
+/// By the helper, with what lies between as it is, and nowhere through a pointer: if a program may write through pointers,
+/// the kernel has it begin every packet with a look at whether that must be copied first, and most packets are none of
+/// ours.
 #[inline(always)]
 fn write(
     ctx: &TcContext,
     v4: bool,
     end: End,
-    ends: [&Address; 2],
+    address: &Address,
     difference: u32,
-    ports: Option<[u16; 2]>,
+    port: Option<Port>,
 ) -> Result<(), Verdict> {
-    let both = |[source, destination]: [u16; 2]| u32::from(source) | u32::from(destination) << 16;
-    let ports_size = if ports.is_some() { 4 } else { 0 };
-    // From the lifetime before the checksum to the ports; or an address of IPv6 and the ports.
+    let ports_size = if port.is_some() { 4 } else { 0 };
     let mut words = [0; 5];
     if v4 {
-        let before = field::V4_CHECKSUM - 2;
-        let old: u32 = load(header(ctx, before, 4).ok_or(Verdict::RewriteFailed)?, 0);
-        let checksum = checksum::update((old >> 16) as u16, difference);
-        words[0] = old & 0xffff | u32::from(checksum) << 16;
-        words[1] = ends[0].v4_raw();
-        words[2] = ends[1].v4_raw();
-        words[3] = ports.map_or(0, both);
-        return store(ctx, before, &words, 12 + ports_size);
+        // From the lifetime before the checksum on.
+        let start = field::V4_CHECKSUM - 2;
+        let old = header(ctx, start, 12 + ports_size).ok_or(Verdict::RewriteFailed)?;
+        let before: u32 = load(old, 0);
+        let checksum = checksum::update((before >> 16) as u16, difference);
+        words[0] = before & 0xffff | u32::from(checksum) << 16;
+        (words[1], words[2]) = match end {
+            End::Source => (address.v4_raw(), load(old, 8)),
+            End::Destination => (load(old, 4), address.v4_raw()),
+        };
+        if let Some(port) = port {
+            words[3] = with_port(load(old, 12), end, port);
+        }
+        return store(ctx, start, &words, 12 + ports_size);
     }
-    let (at, address) = match end {
-        End::Source => (field::V6_SOURCE, ends[0]),
-        End::Destination => (field::V6_DESTINATION, ends[1]),
-    };
     let [first, second] = address.words();
     (words[0], words[1]) = (first as u32, (first >> 32) as u32);
     (words[2], words[3]) = (second as u32, (second >> 32) as u32);
-    words[4] = ports.map_or(0, both);
-    match end {
-        End::Destination => store(ctx, at, &words, 16 + ports_size),
-        End::Source => {
-            store(ctx, at, &words, 16)?;
-            // The ports are not next to it.
-            words[0] = words[4];
-            if ports_size == 0 { Ok(()) } else { store(ctx, plain_transport(false), &words, ports_size) }
+    match (end, port) {
+        (End::Destination, Some(port)) => {
+            let ports = header(ctx, plain_transport(false), 4).ok_or(Verdict::RewriteFailed)?;
+            words[4] = with_port(load(ports, 0), end, port);
+            store(ctx, field::V6_DESTINATION, &words, 16 + ports_size)
         }
+        (End::Destination, None) => store(ctx, field::V6_DESTINATION, &words, 16),
+        (End::Source, port) => {
+            store(ctx, field::V6_SOURCE, &words, 16)?;
+            match port {
+                Some(port) => wire::store(ctx, plain_transport(false), &port.raw()),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Both ports as they lie in memory, with one of them another.
+#[inline(always)]
+const fn with_port(ports: u32, end: End, port: Port) -> u32 {
+    match end {
+        End::Source => ports & 0xffff_0000 | port.raw() as u32,
+        End::Destination => ports & 0xffff | (port.raw() as u32) << 16,
     }
 }
 
 /// Writes the first `size` bytes.
 #[inline(always)]
-fn store(ctx: &TcContext, offset: usize, words: &[u32; 5], size: u32) -> Result<(), Verdict> {
+fn store(ctx: &TcContext, offset: usize, words: &[u32; 5], size: usize) -> Result<(), Verdict> {
     // SAFETY: the context is the kernel's; the verifier refuses the program if `size` is more than there is.
-    match unsafe { bpf_skb_store_bytes(ctx.skb.skb, offset as u32, words.as_ptr().cast(), size, 0) } {
+    match unsafe { bpf_skb_store_bytes(ctx.skb.skb, offset as u32, words.as_ptr().cast(), size as u32, 0) } {
         0 => Ok(()),
         _ => Err(Verdict::RewriteFailed),
     }
