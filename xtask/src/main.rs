@@ -1,9 +1,11 @@
 //! `cargo xtask`: everything one does with this repository.
 
 mod bench;
+mod cluster;
 mod demo;
 mod deny;
 mod ebpf;
+mod image;
 mod run;
 mod setup;
 mod test;
@@ -42,8 +44,13 @@ enum Task {
         /// Parts of names
         names: Vec<String>,
     },
+    /// Start a Kubernetes cluster on this machine, or end it; as root
+    #[command(subcommand)]
+    Cluster(cluster::Act),
     /// Measure mcs-proxy beside kube-proxy, or by a name something smaller; as root
     Bench(bench::Benches),
+    /// Build the image of the static binary, and its bill of materials
+    Image(image::Options),
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,
 }
@@ -66,8 +73,11 @@ fn run(task: &Task) -> Result<()> {
     match task {
         Task::Setup { purpose } => {
             setup::run(&workspace, *purpose)?;
-            if matches!(purpose, Purpose::Test | Purpose::Bench) {
+            if matches!(purpose, Purpose::Test | Purpose::Bench | Purpose::Cluster) {
                 setup::kube(&workspace, Beside::Nothing)?;
+            }
+            if *purpose == Purpose::Cluster {
+                setup::cluster(&workspace, Beside::Nothing)?;
             }
             setup::report(&workspace, *purpose);
             Ok(())
@@ -88,10 +98,18 @@ fn run(task: &Task) -> Result<()> {
             setup::run(&workspace, Purpose::Test)?;
             test::run(&workspace, names)
         }
+        Task::Cluster(act) => {
+            require_root("the cluster")?;
+            cluster::run(&workspace, act)
+        }
         Task::Bench(benches) => {
             require_root("the benchmark")?;
             setup::run(&workspace, benches.purpose())?;
             bench::run(&workspace, benches)
+        }
+        Task::Image(options) => {
+            setup::run(&workspace, Purpose::Build)?;
+            image::run(&workspace, options)
         }
         Task::Deny => {
             setup::run(&workspace, Purpose::Deny)?;
