@@ -12,6 +12,7 @@ pub mod client;
 pub mod cluster;
 pub mod crd;
 mod daemon;
+pub mod http;
 pub mod interrupt;
 pub mod karmada;
 mod kubelet;
