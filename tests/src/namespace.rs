@@ -38,6 +38,12 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Names the namespace that a process is in.
+    pub(crate) fn of_process(name: &str, folder: &Path, process: u32) -> Result<Self> {
+        run(Command::new("ip").args(["netns", "attach", name, &process.to_string()]))?;
+        Ok(Self { name: name.to_owned(), folder: folder.to_owned(), hosts: None, dies_with_us: true })
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

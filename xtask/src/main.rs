@@ -33,6 +33,9 @@ enum Task {
     },
     /// Build the eBPF programs alone and print the path and size of the object
     Ebpf {
+        /// Of the kernel that they are for
+        #[arg(long, value_enum, default_value_t = image::Architecture::OURS)]
+        arch: image::Architecture,
         /// Fail on the compiler's warnings too
         #[arg(long)]
         deny_warnings: bool,
@@ -49,7 +52,7 @@ enum Task {
     Cluster(cluster::Act),
     /// Measure mcs-proxy beside kube-proxy, or by a name something smaller; as root
     Bench(bench::Benches),
-    /// Build the image of the static binary, and its bill of materials
+    /// Build the image of the static binary, for processors like this machine's, and its bill of materials
     Image(image::Options),
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,
@@ -82,9 +85,9 @@ fn run(task: &Task) -> Result<()> {
             setup::report(&workspace, *purpose);
             Ok(())
         }
-        Task::Ebpf { deny_warnings } => {
+        Task::Ebpf { arch, deny_warnings } => {
             setup::run(&workspace, Purpose::Build)?;
-            ebpf::run(&workspace, *deny_warnings)
+            ebpf::run(&workspace, *arch, *deny_warnings)
         }
         Task::Demo(options) => {
             require_root("the demo")?;

@@ -16,6 +16,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{/* Where the kubelet of the same node asks: an address that means all is asked by loopback. */}}
+{{- define "mcs-proxy.probe" -}}
+{{- $host := regexReplaceAll ":[0-9]+$" .Values.metrics.bindAddress "" | trimAll "[]" -}}
+host: {{ if or (eq $host "0.0.0.0") (eq $host "::") }}127.0.0.1{{ else }}{{ $host | quote }}{{ end }}
+port: {{ include "mcs-proxy.port" . }}
+{{- end }}
+
+{{- define "mcs-proxy.port" -}}
+{{ regexFind "[0-9]+$" .Values.metrics.bindAddress }}
+{{- end }}
+
 {{- define "mcs-proxy.image" -}}
 {{- with .Values.image -}}
 {{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}

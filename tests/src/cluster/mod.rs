@@ -21,7 +21,7 @@ pub use node::ClusterNode;
 pub use parts::{PARTS, Parts};
 
 use crate::{FABRIC, KubeProxy, Lifetime, Namespace, ProxyMode, World, cleanup};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use control::ControlPlane;
 use serde_json::Value;
 use std::{
@@ -183,6 +183,54 @@ impl Cluster {
             }
             pause();
         }
+    }
+
+    /// Waits until something is so.
+    ///
+    /// # Errors
+    /// It does not get there, or cannot be told.
+    pub fn until(&self, what: &str, so: impl Fn() -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        while !so()? {
+            ensure!(start.elapsed() < PATIENCE, "{what}: not so after {PATIENCE:?}");
+            pause();
+        }
+        Ok(())
+    }
+
+    /// Ends a process of a pod's as a crash would.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn kill(&self, process: u32) -> Result<()> {
+        crate::sys::kill(process, libc::SIGKILL).with_context(|| format!("process {process}"))
+    }
+
+    /// The network namespace of a pod that runs.
+    ///
+    /// # Errors
+    /// There is no such pod, or it has no process yet.
+    pub fn enter(&self, namespace: &str, pod: &str) -> Result<Namespace> {
+        let process = self.processes_of(namespace, pod)?[0];
+        Namespace::of_process(
+            &format!("{}-pod-{pod}", self.world.name()),
+            &self.world.folder("pods")?,
+            process,
+        )
+    }
+
+    /// The ids, as this machine sees them, of a pod's processes; the first is that which holds its namespaces.
+    ///
+    /// # Errors
+    /// There is no such pod, or it has none.
+    pub fn processes_of(&self, namespace: &str, pod: &str) -> Result<Vec<u32>> {
+        let object = self.get(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"))?;
+        let (uid, node) = (&object["metadata"]["uid"], &object["spec"]["nodeName"]);
+        let node =
+            self.nodes.iter().find(|other| node == other.name()).with_context(|| object.to_string())?;
+        let found = node.processes_of(uid.as_str().with_context(|| object.to_string())?)?;
+        ensure!(!found.is_empty(), "{namespace}/{pod} has no process on {}", node.name());
+        Ok(found)
     }
 
     /// Leaves everything running after our process ends, for [`tear_down_kept`](crate::tear_down_kept).

@@ -79,6 +79,8 @@ fn a_wrong_value_is_refused_when_rendered_with_the_fields_name() {
         (r#"settings.member2={"cidr": []}"#, "cidr"),
         (r#"socketPath.scope="some""#, "/socketPath/scope"),
         (r#"socketPath.cgroup="sys""#, "/socketPath/cgroup"),
+        (r#"metrics.bindAddress="localhost""#, "/metrics/bindAddress"),
+        (r#"metrics.podMonitor.enabled=true"#, "metrics.bindAddress"),
         (r#"extraArgs=["max-flows=1"]"#, "/extraArgs/0"),
         (r#"nodeSelector={"canary": true}"#, "/nodeSelector/canary"),
     ] {
@@ -159,6 +161,7 @@ fn values_reach_the_pod() {
         r#"extraArgs=["--max-flows=7", "--redirect"]"#,
         r#"nodeSelector={"canary": "yes"}"#,
         r#"allServices=true"#,
+        r#"metrics={"bindAddress": "[::]:9000", "podMonitor": {"enabled": true, "labels": {"team": "net"}}}"#,
         r#"settings={"mode": "drain", "member2": {"state": "drop", "cidrs": ["10.9.0.0/16"]}}"#,
     ])
     .unwrap();
@@ -168,7 +171,7 @@ fn values_reach_the_pod() {
     assert_eq!(pod["imagePullSecrets"], json!([{"name": "key"}]));
     assert_eq!(pod["nodeSelector"], json!({"kubernetes.io/os": "linux", "canary": "yes"}));
     let arguments = ["run", "--cluster-name=member1", "--settings=mcs-proxy/mcs-proxy", "--socket-path=off"];
-    let more = ["--all-services", "--max-flows=7", "--redirect"];
+    let more = ["--metrics-bind-address=[::]:9000", "--all-services", "--max-flows=7", "--redirect"];
     assert_eq!(container["args"], json!([&arguments[..], &more].concat()));
     let environment = container["env"].as_array().unwrap();
     assert!(environment.contains(&json!({"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"})));
@@ -176,6 +179,14 @@ fn values_reach_the_pod() {
     // What is off is not mounted either.
     let volumes: Vec<_> = pod["volumes"].as_array().unwrap().iter().map(|volume| &volume["name"]).collect();
     assert_eq!(volumes, ["bpffs", "run"]);
+
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let asked = &container[probe]["httpGet"];
+        assert_eq!((&asked["host"], &asked["port"]), (&json!("127.0.0.1"), &json!(9000)), "{probe}");
+    }
+    let monitor = &objects[&("PodMonitor".to_owned(), "mcs-proxy".to_owned())];
+    assert_eq!(monitor["metadata"]["labels"]["team"], "net");
+    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["replacement"], "$1:9000");
 
     let settings = &objects[&("ConfigMap".to_owned(), "mcs-proxy".to_owned())]["data"];
     assert_eq!(settings["mode"], "drain");

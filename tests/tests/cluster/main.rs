@@ -1,7 +1,10 @@
-//! The chart, and a real cluster that it is installed on: what `cargo xtask test cluster` runs.
+//! The chart, and real clusters that it is installed on: what `cargo xtask test cluster` runs.
 
 #[path = "."]
 mod cluster {
     mod chart;
-    mod install;
+    mod installed;
+    mod installing;
+    mod traffic;
+    mod upheaval;
 }

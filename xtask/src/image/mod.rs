@@ -1,4 +1,5 @@
-//! `cargo xtask image`: an image of the static binary alone, with a list of what is in it. Takes no container engine.
+//! `cargo xtask image`: an image of the static binary alone, for processors like this machine's, with a list of what is in
+//! it. Takes no container engine.
 //!
 //! The same commit and tools make the same image, to the byte: times are `$SOURCE_DATE_EPOCH`, else the commit's, and
 //! paths of this machine are kept out.
@@ -26,9 +27,6 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// What it is to run on
-    #[arg(long, value_enum, default_value_t = Architecture::OURS)]
-    pub(crate) arch: Architecture,
     /// Its name, where it is to be pushed to [default: localhost/mcs-proxy:VERSION]
     #[arg(long, value_name = "NAME:TAG")]
     name: Option<String>,
@@ -39,7 +37,7 @@ pub(crate) struct Options {
 
 /// Builds it and says where it is.
 pub(crate) fn run(workspace: &Path, options: &Options) -> Result<()> {
-    let arch = options.arch;
+    let arch = Architecture::OURS;
     let folder = options.output.clone().unwrap_or_else(|| folder(workspace, arch));
     let name = options.name.clone().unwrap_or_else(default_name);
     let built = mcs_proxy(workspace, arch, &name, &folder)?;
@@ -57,8 +55,8 @@ pub(crate) fn default_name() -> String {
     format!("localhost/mcs-proxy:{VERSION}")
 }
 
-pub(crate) fn folder(workspace: &Path, arch: Architecture) -> PathBuf {
-    workspace.join("target/image").join(arch.name())
+fn folder(workspace: &Path, arch: Architecture) -> PathBuf {
+    workspace.join("target/image").join(arch.oci())
 }
 
 #[derive(Debug)]

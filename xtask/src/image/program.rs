@@ -28,8 +28,12 @@ impl Architecture {
         }
     }
 
-    pub(crate) const fn name(self) -> &'static str {
-        self.oci()
+    /// As Rust calls it.
+    pub(crate) const fn rust(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64",
+            Self::Arm64 => "aarch64",
+        }
     }
 
     pub(super) const fn target(self) -> &'static str {
