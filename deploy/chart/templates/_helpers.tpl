@@ -27,6 +27,18 @@ port: {{ include "mcs-proxy.port" . }}
 {{ regexFind "[0-9]+$" .Values.metrics.bindAddress }}
 {{- end }}
 
+{{/* Past the API server's ClusterIP, if that was asked for. */}}
+{{- define "mcs-proxy.apiServer" -}}
+{{- with .Values.apiServer }}
+{{- if .host -}}
+- name: KUBERNETES_SERVICE_HOST
+  value: {{ .host | quote }}
+- name: KUBERNETES_SERVICE_PORT
+  value: {{ .port | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "mcs-proxy.image" -}}
 {{- with .Values.image -}}
 {{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}

@@ -7,6 +7,7 @@ mod connections;
 mod explain;
 mod mode;
 mod services;
+mod uninstall;
 mod view;
 
 use crate::config::{List, Output, Places};
@@ -17,6 +18,7 @@ use view::View;
 pub use cleanup::cleanup;
 pub use explain::explain;
 pub use mode::mode;
+pub use uninstall::uninstall;
 
 /// `mcs-proxy services`.
 ///
