@@ -1,12 +1,8 @@
 //! From `helm install` to `helm uninstall`.
 
-use super::{
-    installed::{Installed, answers},
-    traffic::Traffic,
-};
+use super::installed::{Installed, answers};
 use anyhow::{Context, Result, ensure};
-use mcs_proxy_tests::client::Connection;
-use std::{collections::BTreeMap, fs, thread, time::Duration};
+use std::{collections::BTreeMap, fs};
 
 /// BPF, NET_ADMIN and PERFMON, by their numbers in `linux/capability.h`.
 const CAPABILITIES: u64 = 1 << 39 | 1 << 12 | 1 << 38;
@@ -18,7 +14,6 @@ fn the_chart_installs_with_three_capabilities_and_serves_pods_and_host_network_b
     served_by_name(&installed).unwrap();
     served_on_the_host_network(&installed).unwrap();
     served_from_the_first_connection_on(&installed).unwrap();
-    leaves_the_nodes_clean_and_no_connection_behind(&installed).unwrap();
 }
 
 fn only_what_is_needed(installed: &Installed) -> Result<()> {
@@ -114,38 +109,5 @@ fn served_from_the_first_connection_on(installed: &Installed) -> Result<()> {
         ensure!(pod["status"]["phase"] == "Succeeded", "{name}: {said}");
         ensure!(answers(&said)?.values().sum::<u32>() == 30, "{name}: {said}");
     }
-    Ok(())
-}
-
-/// `helm uninstall` under traffic: kube-proxy takes the new connections, and those that are open end in their own time.
-fn leaves_the_nodes_clean_and_no_connection_behind(installed: &Installed) -> Result<()> {
-    let client = installed.cluster.enter("default", "client")?;
-    let vip = installed.vip()?;
-    let mut open = Connection::open(&client, vip)?;
-    open.ask()?;
-    let fresh = Traffic::fresh(&client, vip);
-    let helm = thread::scope(|scope| {
-        let helm = scope.spawn(|| {
-            installed.cluster.helm(&["uninstall", "mcs-proxy", "-n", "mcs-proxy", "--timeout", "4m"])
-        });
-        // The drain is long enough for this one to go on for a while, and then to end.
-        for _ in 0..30 {
-            thread::sleep(Duration::from_millis(100));
-            open.ask()?;
-        }
-        drop(open);
-        helm.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    let report = fresh.stop();
-    helm?;
-    ensure!(report.lost.is_empty() && report.answers > 0, "{:#?}", report.lost);
-    for node in installed.cluster.nodes() {
-        for left in ["/sys/fs/bpf", "/run/mcs-proxy"] {
-            let found = node.run("find", &[left, "-mindepth", "1", "-not", "-name", "*.debug"])?;
-            ensure!(found.is_empty(), "{}: {found}", node.name());
-        }
-    }
-    let served = installed.calls("client", "serve.default.svc.cluster.local:80", 10)?;
-    ensure!(served.values().sum::<u32>() == 10, "{served:?}");
     Ok(())
 }
