@@ -20,7 +20,10 @@ pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
     // The Go compiler and ours have little to do with one another.
     let kube = thread::spawn({
         let workspace = workspace.to_owned();
-        move || setup::kube(&workspace, setup::Beside::AnotherBuild)
+        move || {
+            setup::kube(&workspace, setup::Beside::AnotherBuild)?;
+            setup::goclient(&workspace, setup::Beside::AnotherBuild)
+        }
     });
     let built = build(workspace, &["mcs-proxy", "hello-pod"]).and_then(|()| {
         let mut tests = tests(workspace, &["--no-run"])?;
@@ -62,17 +65,7 @@ pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
 fn takes_a_cluster(workspace: &Path, names: &[String]) -> Result<bool> {
     let listed = command(cargo())
         .current_dir(workspace)
-        .args([
-            "test",
-            "--quiet",
-            "--locked",
-            "--package",
-            "mcs-proxy-tests",
-            "--test",
-            "cluster",
-            "--",
-            "--list",
-        ])
+        .args(["test", "--quiet", "--locked", "--workspace", "--test", "cluster", "--", "--list"])
         .args(names)
         .output()?;
     ensure!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
@@ -93,6 +86,7 @@ fn tests(workspace: &Path, arguments: &[&str]) -> Result<Command> {
         .env("HELLO_POD_BIN", programs.join("hello-pod"))
         .env("KUBEBUILDER_ASSETS", kube)
         .env(PARTS, setup::cluster_folder(workspace))
+        .env("GOCLIENT_BIN", setup::goclient_path(workspace))
         // A failed test says what failed; where anyhow made the error is of no use.
         .env("RUST_LIB_BACKTRACE", "0");
     say(format!("cargo test {}", arguments.join(" ")));

@@ -5,6 +5,7 @@
 mod cluster;
 mod debian;
 mod go;
+mod goclient;
 mod kube;
 mod programs;
 
@@ -20,6 +21,7 @@ use std::{
 
 pub(crate) use crate::run::Beside;
 pub(crate) use cluster::{ensure as cluster, folder as cluster_folder};
+pub(crate) use goclient::{ensure as goclient, path as goclient_path};
 pub(crate) use kube::{Assets, assets, ensure as kube};
 
 /// What the tools are for; each includes the ones it builds on.
