@@ -6,18 +6,21 @@ use serde_json::{Value, json};
 use std::{
     fs,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 const PATIENCE: Duration = Duration::from_secs(90);
-const TOKEN: &str = "harness";
+/// An administrator's.
+pub(crate) const TOKEN: &str = "harness";
 /// Of the service account that `deploy/base` makes.
 const DAEMON_TOKEN: &str = "daemon";
 const DAEMON: &str = "system:serviceaccount:mcs-proxy:mcs-proxy";
-const PORT: u16 = 6443;
+const LEAVER_TOKEN: &str = "leaver";
+const LEAVER: &str = "system:serviceaccount:mcs-proxy:mcs-proxy-uninstall";
+pub(crate) const PORT: u16 = 6443;
 
 /// The processes of a control plane. There is no kubelet: nodes and pods are entered by hand.
 #[derive(Debug)]
@@ -41,32 +44,10 @@ impl ApiServer {
         let namespace = world.fabric().clone();
         fs::write(
             folder.join("tokens.csv"),
-            format!("{TOKEN},admin,1,system:masters\n{DAEMON_TOKEN},{DAEMON},2\n"),
+            format!("{TOKEN},admin,1,system:masters\n{DAEMON_TOKEN},{DAEMON},2\n{LEAVER_TOKEN},{LEAVER},3\n"),
         )?;
-        let key = folder.join("sa.key");
-        run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
-        run(Command::new("openssl")
-            .args(["rsa", "-pubout", "-in"])
-            .arg(&key)
-            .arg("-out")
-            .arg(folder.join("sa.pub")))?;
-
-        let data = folder.join("etcd").display().to_string();
-        let etcd = namespace.spawn(
-            "etcd",
-            &programs::kubernetes("etcd")?,
-            &[
-                "--data-dir",
-                &data,
-                "--unsafe-no-fsync",
-                "--listen-client-urls",
-                "http://127.0.0.1:2379",
-                "--advertise-client-urls",
-                "http://127.0.0.1:2379",
-                "--listen-peer-urls",
-                "http://127.0.0.1:2380",
-            ],
-        )?;
+        make_keys(&folder)?;
+        let etcd = start_etcd(&namespace, &folder)?;
         let mut api = Self {
             controllers: None,
             server: None,
@@ -77,6 +58,7 @@ impl ApiServer {
         };
         fs::write(api.kubeconfig(), kubeconfig(TOKEN))?;
         fs::write(api.daemon_kubeconfig(), kubeconfig(DAEMON_TOKEN))?;
+        fs::write(api.leaver_kubeconfig(), kubeconfig(LEAVER_TOKEN))?;
         api.start_server()?;
         let kubeconfig = api.kubeconfig().display().to_string();
         api.controllers = Some(api.namespace.spawn(
@@ -169,17 +151,23 @@ impl ApiServer {
         self.folder.join("daemon-kubeconfig")
     }
 
-    /// Grants the daemon what `deploy/base` grants it.
+    /// For `mcs-proxy uninstall`: the same.
+    pub fn leaver_kubeconfig(&self) -> PathBuf {
+        self.folder.join("leaver-kubeconfig")
+    }
+
+    /// Grants the daemon, and who takes it off, what `deploy/base` grants them.
     ///
     /// # Errors
     /// The server refuses it.
     pub fn grant(&self) -> Result<()> {
         const RBAC: &str = include_str!("../../deploy/base/rbac.yaml");
+        const UNINSTALL: &str = include_str!("../../deploy/base/uninstall.yaml");
         const NAMESPACE: &str = include_str!("../../deploy/base/namespace.yaml");
         let group = "/apis/rbac.authorization.k8s.io/v1";
         let own = format!("{group}/namespaces/mcs-proxy");
         self.create("/api/v1/namespaces", NAMESPACE)?;
-        for manifest in RBAC.split("\n---\n") {
+        for manifest in [RBAC, UNINSTALL].into_iter().flat_map(|all| all.split("\n---\n")) {
             let kind = manifest.lines().find_map(|line| line.strip_prefix("kind: ")).context("no kind")?;
             match kind {
                 // The harness's token says whose it is.
@@ -188,7 +176,7 @@ impl ApiServer {
                 "ClusterRoleBinding" => self.create(&format!("{group}/clusterrolebindings"), manifest)?,
                 "Role" => self.create(&format!("{own}/roles"), manifest)?,
                 "RoleBinding" => self.create(&format!("{own}/rolebindings"), manifest)?,
-                other => bail!("deploy/base/rbac.yaml: what to do with a {other}?"),
+                other => bail!("deploy/base: what to do with a {other}?"),
             }
         }
         Ok(())
@@ -285,23 +273,64 @@ impl ApiServer {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<(&str, &str)>) -> Result<String> {
-        let mut curl = self.namespace.command("curl")?;
-        curl.args(["--silent", "--show-error", "--insecure", "--fail-with-body", "--max-time", "20"])
-            .args(["--request", method, "--header", &format!("Authorization: Bearer {TOKEN}")])
-            .arg(format!("https://{FABRIC}:{PORT}{path}"));
-        if let Some((kind, _)) = body {
-            curl.args(["--header", &format!("Content-Type: {kind}"), "--data-binary", "@-"]);
-        }
-        let output = with_input(&mut curl, body.map_or("", |(_, text)| text))?;
-        let text = text(&output.stdout);
-        if !output.status.success() {
-            bail!("{method} {path}: {} {text}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(text)
+        call(&self.namespace, method, path, body)
     }
 }
 
-fn kubeconfig(token: &str) -> String {
+/// Asks the server something as an administrator.
+pub(crate) fn call(
+    namespace: &Namespace,
+    method: &str,
+    path: &str,
+    body: Option<(&str, &str)>,
+) -> Result<String> {
+    let mut curl = namespace.command("curl")?;
+    curl.args(["--silent", "--show-error", "--insecure", "--fail-with-body", "--max-time", "20"])
+        .args(["--request", method, "--header", &format!("Authorization: Bearer {TOKEN}")])
+        .arg(format!("https://{FABRIC}:{PORT}{path}"));
+    if let Some((kind, _)) = body {
+        curl.args(["--header", &format!("Content-Type: {kind}"), "--data-binary", "@-"]);
+    }
+    let output = with_input(&mut curl, body.map_or("", |(_, text)| text))?;
+    let text = text(&output.stdout);
+    if !output.status.success() {
+        bail!("{method} {path}: {} {text}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(text)
+}
+
+/// The keys of service accounts' tokens.
+pub(crate) fn make_keys(folder: &Path) -> Result<()> {
+    let key = folder.join("sa.key");
+    run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
+    run(Command::new("openssl")
+        .args(["rsa", "-pubout", "-in"])
+        .arg(&key)
+        .arg("-out")
+        .arg(folder.join("sa.pub")))?;
+    Ok(())
+}
+
+pub(crate) fn start_etcd(namespace: &Namespace, folder: &Path) -> Result<Process> {
+    let data = folder.join("etcd").display().to_string();
+    namespace.spawn(
+        "etcd",
+        &programs::kubernetes("etcd")?,
+        &[
+            "--data-dir",
+            &data,
+            "--unsafe-no-fsync",
+            "--listen-client-urls",
+            "http://127.0.0.1:2379",
+            "--advertise-client-urls",
+            "http://127.0.0.1:2379",
+            "--listen-peer-urls",
+            "http://127.0.0.1:2380",
+        ],
+    )
+}
+
+pub(crate) fn kubeconfig(token: &str) -> String {
     format!(
         r#"apiVersion: v1
 kind: Config
@@ -324,7 +353,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// What a program says that reads this text.
-fn with_input(command: &mut Command, input: &str) -> Result<Output> {
+pub(crate) fn with_input(command: &mut Command, input: &str) -> Result<Output> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

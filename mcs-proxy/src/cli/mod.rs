@@ -2,10 +2,12 @@
 
 mod align;
 mod backends;
+mod cleanup;
 mod connections;
 mod explain;
 mod mode;
 mod services;
+mod uninstall;
 mod view;
 
 use crate::config::{List, Output, Places};
@@ -13,8 +15,10 @@ use anyhow::Context as _;
 use serde::Serialize;
 use view::View;
 
+pub use cleanup::cleanup;
 pub use explain::explain;
 pub use mode::mode;
+pub use uninstall::uninstall;
 
 /// `mcs-proxy services`.
 ///

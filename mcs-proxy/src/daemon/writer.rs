@@ -8,7 +8,7 @@ use crate::{
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
-    model::{Limits, Model, NamespacedName, NodeMode, Problem, ProblemTracker},
+    model::{Limits, Model, NamespacedName, NodeMode, ObjectKind, Problem, ProblemTracker, Uninstall},
     observe::{
         catalog::{Catalog, Draft},
         events::Board,
@@ -19,6 +19,7 @@ use crate::{
 use mcs_proxy_ebpf::abi::{Address, Liveness};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tracing::{error, info, warn};
@@ -45,6 +46,19 @@ pub struct Writer<D> {
     transactions: u64,
     /// The catalog that is being made.
     draft: Option<Draft>,
+}
+
+/// What people are told of the writer.
+#[derive(Clone, Debug)]
+pub struct WriterFacts {
+    /// Kinds of which no complete list has come yet.
+    pub awaited: Vec<ObjectKind>,
+    pub modes: Modes,
+    pub problems: usize,
+    /// What importers call this cluster, if that is not `--cluster-name`.
+    pub misnamed: Option<String>,
+    /// Frontends that do not fit, a sentence each.
+    pub rejected: Vec<String>,
 }
 
 /// When a grace period began: what was let go of before it is free once it is over, if nothing was done since.
@@ -153,7 +167,26 @@ impl<D: Dataplane> Writer<D> {
     /// What holds on this node: of what was ordered here, and of what the settings say, as far as they are known.
     #[must_use]
     pub const fn modes(&self) -> Modes {
-        Modes { settings: self.model.settings().mode, node: self.model.node_mode() }
+        let (settings, node) = (self.model.settings().mode, self.model.node_mode());
+        match (self.model.settings().uninstall.is_some(), node) {
+            // What was ordered here gives way to it.
+            (true, NodeMode::Auto | NodeMode::Active) => {
+                Modes { settings: self.model.mode(), node: NodeMode::Auto }
+            }
+            (true, NodeMode::Drain | NodeMode::Bypass) | (false, _) => Modes { settings, node },
+        }
+    }
+
+    /// The order to leave this node, once the maps let no new flow begin.
+    #[must_use]
+    pub fn uninstall(&self) -> Option<&Uninstall> {
+        self.model.settings().uninstall.as_ref().filter(|_| self.phase == Phase::Synced)
+    }
+
+    /// The Service that has a VIP, if any is known.
+    #[must_use]
+    pub fn service_of(&self, vip: IpAddr) -> Option<&NamespacedName> {
+        self.model.services().find(|service| service.cluster_ips.contains(&vip)).map(|service| &service.key)
     }
 
     /// Makes the maps hold what the events so far ask for.
@@ -237,6 +270,27 @@ impl<D: Dataplane> Writer<D> {
             self.carry_out(&transaction);
         }
         is_good
+    }
+
+    #[must_use]
+    pub fn facts(&self) -> WriterFacts {
+        let rejected = |(key, error): (&FrontendKey, &CapacityError)| {
+            let service = self.resolver.desired().get(key).map(|frontend| frontend.service.to_string());
+            format!("Service {}: {key}: {error}", service.unwrap_or_default())
+        };
+        WriterFacts {
+            awaited: self.model.awaited().collect(),
+            modes: self.modes(),
+            problems: self.tracker.count(),
+            misnamed: self.model.misnamed().map(str::to_owned),
+            rejected: self.rejected.iter().map(rejected).collect(),
+        }
+    }
+
+    /// Whether every source has told all it has.
+    #[must_use]
+    pub fn has_heard_all(&self) -> bool {
+        self.model.is_synced()
     }
 
     /// Whether the maps were left behind by a failure.

@@ -11,15 +11,16 @@ mod connect;
 mod follow;
 mod health;
 mod imports;
+mod report;
 mod uids;
 
-pub use connect::{KubernetesError, Locations};
+pub use connect::{KubernetesError, Locations, client};
 
 use super::{Object, Scope, decode};
 use crate::{
     model::{NamespacedName, ObjectKind},
     observe::events::Board,
-    source::Event,
+    source::{Event, EventSender},
 };
 use announce::announce;
 use follow::{Decoded, follow};
@@ -30,7 +31,6 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::{Api, Client, runtime::watcher};
-use tokio::sync::mpsc;
 use uids::Uids;
 
 /// Sends every kind as a complete list, then every change, until the receiver is dropped. `scope` says where we are.
@@ -45,11 +45,11 @@ pub async fn run(
     locations: &Locations,
     scope: &Scope,
     board: &Board,
-    events: mpsc::Sender<Event>,
+    events: EventSender,
 ) -> Result<(), KubernetesError> {
-    let (client, server) = connect::client(locations).await?;
+    let (client, server) = client(locations).await?;
     let uids = Uids::default();
-    let health = |kind| Health::new(kind, &server);
+    let health = |kind| Health::new(kind, &server, events.reach());
     let services = async {
         let decode = |service: &Service| Decoded::Object(Object::Service(decode::service(service)));
         let api = Api::all(client.clone());
@@ -94,6 +94,7 @@ pub async fn run(
     tokio::select! {
         _ = async { tokio::join!(services, slices, node, settings, imports) } => {}
         () = announce(client.clone(), board, &uids, &scope.node_name) => {}
+        () = report::report(client.clone(), board, &uids, scope) => {}
         () = events.closed() => {}
     }
     Ok(())
@@ -104,7 +105,7 @@ async fn follow_settings(
     name: Option<&NamespacedName>,
     mut health: Health,
     uids: &Uids,
-    events: &mpsc::Sender<Event>,
+    events: &EventSender,
 ) {
     let Some(name) = name else {
         // Nobody listens, or there is nothing more to tell.
@@ -126,7 +127,7 @@ fn only(name: &str) -> watcher::Config {
 /// # Errors
 /// As [`run`].
 pub async fn check(locations: &Locations) -> Result<(), KubernetesError> {
-    connect::client(locations).await.map(drop)
+    client(locations).await.map(drop)
 }
 
 #[cfg(test)]
