@@ -30,7 +30,6 @@ pub const FILE: &str = "catalog.jsonl";
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly all are the large one")]
 enum Line {
     /// This cluster's name: the first line.
     Cluster(String),
