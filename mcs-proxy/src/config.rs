@@ -198,6 +198,9 @@ pub struct Run {
     /// answers show on.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = scan_interval)]
     pub flow_scan_interval: humantime::Duration,
+    /// For how long no daemon may run before new flows pass by mcs-proxy, as the maps may be of long ago; 0s: for ever
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub orphan_timeout: humantime::Duration,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
     pub bpf_log: bool,
@@ -330,6 +333,7 @@ impl Run {
             redirect: self.redirect,
             socket_path: self.socket_path.scope(),
             timeouts: self.timeouts.timeouts(),
+            orphan_timeout: self.orphan_timeout.into(),
             bpf_log: self.bpf_log,
         }
     }

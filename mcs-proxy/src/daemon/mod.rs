@@ -18,7 +18,7 @@ use crate::{
     EBPF_OBJECT,
     config::{Places, Run, SocketPath},
     dataplane::{
-        flows::{Collected, Collector, FlowsError},
+        flows::{Collected, Collector, FlowsError, Heartbeat},
         interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::{KernelDataplane, grace_period},
         links::Links,
@@ -122,6 +122,7 @@ struct Daemon {
     neighbours: neighbours::Neighbours,
     stranded: stranded::Stranded,
     places: PlaceMap,
+    heartbeat: Heartbeat,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     /// The catalog is behind the maps.
@@ -188,6 +189,9 @@ impl Daemon {
         }
         let Loaded { mut programs, logger, adopted } =
             loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
+        // Before any program of ours is on an interface.
+        let heartbeat = Heartbeat::open(&pin_dir)?;
+        heartbeat.beat()?;
         let flags = Flags {
             cluster_name: run.cluster_name.clone(),
             node_name: run.node_name(),
@@ -229,6 +233,7 @@ impl Daemon {
             stranded: stranded::Stranded::start(pin_dir.clone()),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
+            heartbeat,
             pin_dir,
             run_dir,
             board,
@@ -334,7 +339,7 @@ impl Daemon {
                     }
                 }
                 () = future::ready(()), if self.catalog_begun.is_some() => self.write_catalog(CATALOG_STEP),
-                _ = pulse.tick() => {}
+                _ = pulse.tick() => self.beat()?,
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         };
@@ -479,6 +484,16 @@ impl Daemon {
             }
         }
         self.catalog_failure = failure;
+    }
+
+    /// # Errors
+    /// As [`Self::ensure_pinned`].
+    fn beat(&self) -> anyhow::Result<()> {
+        if let Err(failure) = self.heartbeat.beat() {
+            self.ensure_pinned()?;
+            debug!("{}", with_causes(&failure));
+        }
+        Ok(())
     }
 
     /// # Errors

@@ -19,6 +19,7 @@ use std::{
     fmt, fs, io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The programs in the kernel. They end with this value, unless links or pins hold them.
@@ -120,6 +121,8 @@ pub struct Options {
     pub flows_per_interface: u32,
     /// How long established flows may be silent before the programs forget them.
     pub timeouts: Timeouts,
+    /// For how long no daemon may look after the maps before new flows pass; zero: for ever.
+    pub orphan_timeout: Duration,
     /// Which sockets the socket path serves, if any.
     pub socket_path: Option<SocketScope>,
     pub hairpin: Hairpin,
@@ -132,7 +135,16 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, hairpin, redirect, socket_path, timeouts, bpf_log } = options;
+    let Options {
+        sizes,
+        flows_per_interface,
+        hairpin,
+        redirect,
+        socket_path,
+        timeouts,
+        orphan_timeout,
+        bpf_log,
+    } = options;
     preflight(dir)?;
     let adopted = check_pins(object, dir, sizes)?;
     dir.create().map_err(Refusal::from)?;
@@ -147,6 +159,9 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     let has_set_retval = u32::from(KernelVersion::current().is_ok_and(|kernel| kernel >= SET_RETVAL_KERNEL));
     let rate = TickRate::of_this_kernel().map_err(Refusal::from)?;
     let redirect = u32::from(*redirect);
+    // The programs tell the future from the past by the sign.
+    let orphan_timeout =
+        if orphan_timeout.is_zero() { 0 } else { rate.ticks(*orphan_timeout).min(u32::MAX / 2) };
     let (ticks_per_second, silences) = (rate.per_second(), timeouts.silences(rate));
     loader
         .override_global(aya_log::LEVEL, &level, false)
@@ -158,7 +173,8 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
         .override_global("HAIRPIN_V4", &hairpin_v4, true)
         .override_global("HAIRPIN_V6", &hairpin_v6, true)
         .override_global("SILENCES", &silences, true)
-        .override_global("REDIRECT", &redirect, true);
+        .override_global("REDIRECT", &redirect, true)
+        .override_global("ORPHAN_TIMEOUT", &orphan_timeout, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
     }
@@ -338,6 +354,7 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         MapName::SocketBackends | MapName::SocketOrigins => Some("--max-sockets"),
         MapName::Hot
         | MapName::SocketPeers
+        | MapName::Heartbeat
         | MapName::InterfaceFlows
         | MapName::Rejects
         | MapName::Interfaces

@@ -1,6 +1,7 @@
 //! How a daemon comes to a node, is replaced there, and leaves it.
 
 mod cleanup;
+mod orphan;
 mod second;
 mod stage;
 mod uninstall;
