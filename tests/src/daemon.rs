@@ -111,7 +111,7 @@ impl Daemon {
     /// # Errors
     /// As [`launch`](Self::launch).
     pub fn launch_with(&mut self, arguments: &[&str]) -> Result<()> {
-        self.command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.add(arguments);
         self.launch()
     }
 
@@ -122,6 +122,28 @@ impl Daemon {
     pub fn launch_confined(&mut self) -> Result<()> {
         self.confined = true;
         self.launch()
+    }
+
+    /// As [`launch_with`](Self::launch_with), without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_without_sync_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.add(arguments);
+        self.spawn()
+    }
+
+    /// A flag that was given before has the new value.
+    fn add(&mut self, arguments: &[&str]) {
+        for &argument in arguments {
+            if argument.starts_with("--")
+                && let Some(at) = self.command.iter().position(|known| known == argument)
+            {
+                let has_value = self.command.get(at + 1).is_some_and(|next| !next.starts_with("--"));
+                self.command.drain(at..=at + usize::from(has_value));
+            }
+            self.command.push(argument.to_owned());
+        }
     }
 
     /// Starts the program again, without the wait.

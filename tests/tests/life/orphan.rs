@@ -50,6 +50,5 @@ fn new_flows_pass_once_no_daemon_has_run_for_the_orphan_timeout_and_open_ones_go
     client::http(&stage.client.namespace, vip()?, 3)?;
     client::http(&stage.node.namespace, vip()?, 1)?;
     ensure!(beneath.served()? == served, "a daemon runs again, and what is beneath serves");
-    open.ask()
-        .map(drop)
+    open.ask().map(drop)
 }
