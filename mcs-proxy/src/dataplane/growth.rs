@@ -15,7 +15,7 @@ use super::{
 use aya::util::nr_cpus;
 use mcs_proxy_ebpf::abi::{Flow, MapName, Protocol, Reply, RosterEntry, Tuple};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     fs,
     mem::offset_of,
     os::fd::{AsFd as _, OwnedFd},
@@ -28,7 +28,7 @@ pub struct Growth {
     old: PathBuf,
     cpus: usize,
     /// By map what was brought over, as it was then.
-    copied: HashMap<&'static str, HashMap<Vec<u8>, Vec<u8>>>,
+    copied: BTreeMap<&'static str, BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
 /// Where the old state of this layout is while maps grow.
@@ -59,7 +59,7 @@ impl Growth {
         }
         dir.create().map_err(super::loader::Refusal::from)?;
         let cpus = nr_cpus().map_err(|(path, source)| failed(Path::new(path), source))?;
-        let growth = Self { old, cpus, copied: HashMap::new() };
+        let growth = Self { old, cpus, copied: BTreeMap::new() };
         for map in MapName::ALL {
             let Some(fd) = growth.open_old(map)? else { continue };
             let shape = sys::map_shape(fd.as_fd()).map_err(|error| failed(&growth.old, error.into()))?;
@@ -206,8 +206,8 @@ fn seen(value: &[u8], date: usize) -> u32 {
 }
 
 /// Returns what may change until the old programs are gone.
-fn copy(map: MapName, from: &Entries<'_>, to: &Entries<'_>) -> Result<HashMap<Vec<u8>, Vec<u8>>, SysError> {
-    let mut copied = HashMap::new();
+fn copy(map: MapName, from: &Entries<'_>, to: &Entries<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, SysError> {
+    let mut copied = BTreeMap::new();
     if !is_copied(map) {
         return Ok(copied);
     }
@@ -228,7 +228,7 @@ fn copy(map: MapName, from: &Entries<'_>, to: &Entries<'_>) -> Result<HashMap<Ve
 /// been seen here since.
 fn catch_up(
     map: MapName,
-    copied: &HashMap<Vec<u8>, Vec<u8>>,
+    copied: &BTreeMap<Vec<u8>, Vec<u8>>,
     from: &Entries<'_>,
     to: &Entries<'_>,
 ) -> Result<(), SysError> {
