@@ -97,6 +97,41 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// As [`start_with`](Self::start_with), with pins elsewhere: the arguments name the place as well.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_elsewhere(node: &Node, pin_dir: &Path, arguments: &[&str]) -> Result<Self> {
+        let own = ["run", "--cluster-name", &node.cluster, "--node-name", &node.name];
+        let command = own.iter().chain(arguments).map(|&argument| argument.to_owned()).collect();
+        let mut daemon = Self {
+            process: None,
+            log: PathBuf::new(),
+            pin_dir: pin_dir.to_owned(),
+            command,
+            confined: false,
+            node: node.clone(),
+        };
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// Runs the program to its end, which is to come by itself, and returns what it logged.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn run_again(&mut self) -> Result<String> {
+        self.spawn()?;
+        let start = Instant::now();
+        while self.is_running()? {
+            if start.elapsed() > PATIENCE {
+                bail!("it runs; its log:\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(self.log())
+    }
+
     /// Starts the program (again), and waits until it is in step.
     ///
     /// # Errors
@@ -111,7 +146,7 @@ impl Daemon {
     /// # Errors
     /// As [`launch`](Self::launch).
     pub fn launch_with(&mut self, arguments: &[&str]) -> Result<()> {
-        self.command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.add(arguments);
         self.launch()
     }
 
@@ -122,6 +157,28 @@ impl Daemon {
     pub fn launch_confined(&mut self) -> Result<()> {
         self.confined = true;
         self.launch()
+    }
+
+    /// As [`launch_with`](Self::launch_with), without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_without_sync_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.add(arguments);
+        self.spawn()
+    }
+
+    /// A flag that was given before has the new value.
+    fn add(&mut self, arguments: &[&str]) {
+        for &argument in arguments {
+            if argument.starts_with("--")
+                && let Some(at) = self.command.iter().position(|known| known == argument)
+            {
+                let has_value = self.command.get(at + 1).is_some_and(|next| !next.starts_with("--"));
+                self.command.drain(at..=at + usize::from(has_value));
+            }
+            self.command.push(argument.to_owned());
+        }
     }
 
     /// Starts the program again, without the wait.

@@ -41,6 +41,9 @@ enum Task {
     Test {
         /// Parts of names
         names: Vec<String>,
+        /// The tests of faults as large as they can be, which takes hours, and their figures at the end
+        #[arg(long)]
+        long: bool,
     },
     /// Measure mcs-proxy beside kube-proxy, or by a name something smaller; as root
     Bench(bench::Benches),
@@ -83,10 +86,10 @@ fn run(task: &Task) -> Result<()> {
             }
             demo::run(&workspace, *options)
         }
-        Task::Test { names } => {
+        Task::Test { names, long } => {
             require_root("the test harness")?;
             setup::run(&workspace, Purpose::Test)?;
-            test::run(&workspace, names)
+            test::run(&workspace, names, *long)
         }
         Task::Bench(benches) => {
             require_root("the benchmark")?;

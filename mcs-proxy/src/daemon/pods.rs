@@ -50,6 +50,7 @@ impl Daemon {
         if let Err(failure) = sockets::detach(&self.pin_dir) {
             warn!("{}", with_causes(&failure));
         }
+        self.detach_predecessors();
     }
 
     /// # Errors
@@ -58,7 +59,9 @@ impl Daemon {
         match event {
             InterfaceEvent::Snapshot(pods) => {
                 self.pods.clone_from(&pods);
-                self.adopt_interfaces(&pods)
+                self.adopt_interfaces(&pods)?;
+                self.finish_growth();
+                Ok(())
             }
             InterfaceEvent::Appeared { index, name } => {
                 self.pods.insert(index, name.clone());
