@@ -119,7 +119,7 @@ pub fn hold(pin_dir: &PinDir, run_dir: &Path) -> anyhow::Result<Locks> {
         )?;
     let way_out = "end it, or use another --pin-dir";
     let mut names = lock(file, &path, "--run-dir", way_out)?;
-    pin_dir.create()?;
+    pin_dir.create_root()?;
     let path = pin_dir.root();
     let directory = File::open(path).with_context(|| path.display().to_string())?;
     let pins = lock(directory, path, "--pin-dir", way_out)?;

@@ -88,8 +88,13 @@ impl Growth {
             self.with(dir, map, |from, to| catch_up(map, copied, from, to))?;
         }
         self.enlist(dir, &self.copied[MapName::Flows.as_str()].keys().cloned().collect())?;
-        layouts::remove(&self.old)
-            .map_err(|error| LoadError::Pin { path: self.old.clone(), source: std::io::Error::other(error) })
+        let failed = |error| LoadError::Pin { path: self.old.clone(), source: std::io::Error::other(error) };
+        layouts::detach(&self.old).map_err(failed)?;
+        for map in [MapName::ServiceCounters, MapName::BackendCounters] {
+            let copied = &self.copied[map.as_str()];
+            self.with(dir, map, |from, to| add_counted(copied, from, to))?;
+        }
+        layouts::remove(&self.old).map_err(failed)
     }
 
     fn open_old(&self, map: MapName) -> Result<Option<OwnedFd>, LoadError> {
@@ -219,6 +224,10 @@ fn copy(map: MapName, from: &Entries<'_>, to: &Entries<'_>) -> Result<BTreeMap<V
             copied.insert(key, value);
         } else {
             to.put(&key, &value, false)?;
+            let is_counter = matches!(map, MapName::ServiceCounters | MapName::BackendCounters);
+            if is_counter && value.iter().any(|byte| *byte != 0) {
+                copied.insert(key, value);
+            }
         }
     }
     Ok(copied)
@@ -247,6 +256,32 @@ fn catch_up(
         if !present.contains(key) && to.get(key)?.as_ref() == Some(value) {
             to.remove(key)?;
         }
+    }
+    Ok(())
+}
+
+/// Adds what the old programs have counted since. Word by word, although some counters are half a word: a sum of halves that do
+/// not overflow is one of words.
+fn add_counted(
+    copied: &BTreeMap<Vec<u8>, Vec<u8>>,
+    from: &Entries<'_>,
+    to: &Entries<'_>,
+) -> Result<(), SysError> {
+    let words = |bytes: &[u8]| -> Vec<u64> {
+        bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default())).collect()
+    };
+    for key in from.keys()? {
+        let Some(now) = from.get(&key)? else { continue };
+        let before = copied.get(&key).cloned().unwrap_or_else(|| vec![0; now.len()]);
+        if now == before {
+            continue;
+        }
+        let Some(known) = to.get(&key)? else { continue };
+        let sums = words(&known).into_iter().zip(words(&now)).zip(words(&before));
+        let sums: Vec<u8> = sums
+            .flat_map(|((known, now), before)| known.wrapping_add(now).wrapping_sub(before).to_le_bytes())
+            .collect();
+        to.put(&key, &sums, false)?;
     }
     Ok(())
 }

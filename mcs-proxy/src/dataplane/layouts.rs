@@ -79,7 +79,8 @@ fn has_pins(dir: &Path) -> bool {
     })
 }
 
-fn detach(dir: &Path) -> Result<(), LayoutError> {
+/// Takes the programs off that are pinned beneath a directory.
+pub fn detach(dir: &Path) -> Result<(), LayoutError> {
     Ok(leftovers::links_in(dir)?.iter().try_for_each(|path| unpin(path))?)
 }
 

@@ -83,6 +83,8 @@ fn a_daemon_older_than_what_is_pinned_is_refused_and_named_the_version_unless_to
 #[test]
 fn bypass_takes_the_programs_of_another_layout_off_too() -> Result<()> {
     let mut stage = Stage::new(&[])?;
+    let mut old = Connection::open(&stage.client.namespace, vip()?)?;
+    old.ask()?;
     become_another(&mut stage, ABI_VERSION - 1)?;
     stage.daemon.launch()?;
     ensure!(stage.attached()? == [2, 2], "{:?}", stage.attached()?);
