@@ -155,7 +155,7 @@ fn pins_that_are_not_what_their_name_says_are_refused_by_name_and_left() {
     type Put<'a> = &'a dyn Fn(&Path);
     let (put_map, put_program): (Put<'_>, Put<'_>) =
         (&|path| sys::object_pin(map().as_fd(), path).unwrap(), &|path| {
-            sys::object_pin(program().as_fd(), path).unwrap()
+            sys::object_pin(program().as_fd(), path).unwrap();
         });
     let (put_directory, put_symbolic_link): (Put<'_>, Put<'_>) =
         (&|path| fs::create_dir(path).unwrap(), &|path| symlink(place.pins.map(MapName::Hot), path).unwrap());
