@@ -32,5 +32,5 @@ pub use daemon::{Daemon, EndpointRow, ServiceRow};
 pub use figures::{LONG, figure, is_long};
 pub use kubeproxy::{KubeProxy, ProxyMode};
 pub use namespace::{Namespace, Process};
-pub use sys::PacketSocket;
+pub use sys::{PacketSocket, ProcessorTime, processor_time};
 pub use world::{FABRIC, Lifetime, Node, POD_PORT, Pod, World};
