@@ -117,22 +117,6 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Runs the program to its end, which is to come by itself, and returns what it logged.
-    ///
-    /// # Errors
-    /// It does not end.
-    pub fn run_again(&mut self) -> Result<String> {
-        self.spawn()?;
-        let start = Instant::now();
-        while self.is_running()? {
-            if start.elapsed() > PATIENCE {
-                bail!("it runs; its log:\n{}", self.log());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(self.log())
-    }
-
     /// Starts the program (again), and waits until it is in step.
     ///
     /// # Errors
