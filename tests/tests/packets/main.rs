@@ -4,6 +4,7 @@
 mod bridge;
 mod choice;
 mod differential;
+mod events;
 mod hairpin;
 mod icmp;
 mod life;
