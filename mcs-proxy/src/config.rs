@@ -1,5 +1,9 @@
 //! The command line: every flag, its default and its help.
 
+mod observing;
+
+pub use observing::{BindAddress, Observing};
+
 use crate::{
     dataplane::{
         flows::Timeouts,
@@ -71,6 +75,21 @@ pub enum Command {
         #[arg(value_enum)]
         mode: Option<NodeMode>,
     },
+    /// Take off this node what daemons have left: pins, links, filters, files; without daemon, API server or programs
+    Cleanup(Cleanup),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Cleanup {
+    /// List what would go, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also under a daemon that runs, which then ends
+    #[arg(long)]
+    pub force: bool,
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -81,6 +100,9 @@ pub struct Run {
     /// Name of this node, as its cluster knows it [default: the host's name]
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub node_name: Option<String>,
+    /// Name of the pod that the daemon runs in: a second daemon on the node is told who was first
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub pod_name: Option<String>,
     /// ConfigMap with the switches for clusters: NAMESPACE/NAME
     #[arg(long, value_name = "CONFIGMAP", value_parser = namespaced_name)]
     pub settings: Option<NamespacedName>,
@@ -141,6 +163,8 @@ pub struct Run {
     pub limits: LimitFlags,
     #[command(flatten)]
     pub timeouts: TimeoutFlags,
+    #[command(flatten)]
+    pub observing: Observing,
 
     /// How often flows are looked through: for those that have been silent for too long, and for interfaces that no
     /// answers show on.

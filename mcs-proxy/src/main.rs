@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Services(list) => cli::services(&places, &list),
         Command::Backends(list) => cli::backends(&places, &list),
         Command::Explain(asked) => cli::explain(&places, &asked),
+        Command::Cleanup(asked) => cli::cleanup(&places, asked),
         Command::Mode { mode } => cli::mode(&places, mode),
         Command::Connections(list) => cli::connections(&places, &list),
     };

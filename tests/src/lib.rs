@@ -11,6 +11,7 @@ mod cleanup;
 pub mod client;
 pub mod crd;
 mod daemon;
+pub mod http;
 pub mod interrupt;
 pub mod karmada;
 mod kubelet;

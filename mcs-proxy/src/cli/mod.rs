@@ -2,6 +2,7 @@
 
 mod align;
 mod backends;
+mod cleanup;
 mod connections;
 mod explain;
 mod mode;
@@ -13,6 +14,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use view::View;
 
+pub use cleanup::cleanup;
 pub use explain::explain;
 pub use mode::mode;
 

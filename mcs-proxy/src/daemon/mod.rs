@@ -1,12 +1,16 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
 mod grace;
+mod http;
+pub mod lock;
 mod logging;
 mod neighbours;
 mod pods;
 mod pressure;
+mod scrape;
 pub mod socket;
 mod stranded;
+mod vitals;
 pub mod writer;
 
 use crate::{
@@ -24,17 +28,23 @@ use crate::{
     },
     desired::Flags,
     model::{Mode, Model},
-    observe::{events::Board, mode, with_causes},
-    source::{self, Event, SourceSpec, kubernetes::Locations},
+    observe::{
+        events::Board,
+        mode,
+        vitals::{SharedVitals, SocketFacts, Vitals},
+        with_causes,
+    },
+    source::{self, EventSender, Reach, SourceSpec, Told, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use lock::{Holder, Locks};
 use pressure::{News, Pressure, Refusals};
 use socket::{Request, Response};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File, TryLockError},
     future,
-    path::{Path, PathBuf},
+    path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -104,7 +114,7 @@ struct Daemon {
     /// The problems that the source tells the cluster of.
     board: Board,
     /// Held for as long as the daemon lives: one writer of the pins, and one of the names.
-    _locks: [File; 2],
+    _locks: Locks,
     writer: Writer<KernelDataplane>,
     links: Links,
     neighbours: neighbours::Neighbours,
@@ -139,6 +149,12 @@ struct Daemon {
     pressure: Pressure,
     /// How often room was lacking until the last look.
     refusals: Refusals,
+    /// What others see of us, when it was noted last, and what became of the socket path.
+    vitals: SharedVitals,
+    noted: Option<std::time::Instant>,
+    sockets: SocketFacts,
+    /// When the events were decoded that the maps do not follow yet.
+    under_way: Vec<std::time::Instant>,
 }
 
 /// A scan of the flow maps.
@@ -157,7 +173,7 @@ impl Daemon {
         let pin_dir = PinDir::new(&places.pin_dir);
         loader::preflight(&pin_dir)?;
         let run_dir = places.run_dir();
-        let locks = lock(&pin_dir, &run_dir)?;
+        let locks = lock::hold(&pin_dir, &run_dir, &Holder::of_this_process(run.pod_name.clone()))?;
         if let (SocketPath::Off, Some(cgroup)) = (run.socket_path, &run.cgroup) {
             anyhow::bail!(
                 "--cgroup {} is for the socket path, which is off: leave one out",
@@ -200,9 +216,7 @@ impl Daemon {
             adopted,
             "started"
         );
-        if !bypassed {
-            serve_sockets(&mut programs, &pin_dir, run);
-        }
+        let sockets = if bypassed { SocketFacts::Off } else { serve_sockets(&mut programs, &pin_dir, run) };
         let mut daemon = Self {
             run: run.clone(),
             neighbours: neighbours::Neighbours::default(),
@@ -231,6 +245,10 @@ impl Daemon {
             collection_rests_until: time::Instant::now(),
             pressure: Pressure::default(),
             refusals,
+            vitals: Arc::new(Vitals::new(Reach::default())),
+            noted: None,
+            sockets,
+            under_way: Vec::new(),
         };
         if bypassed {
             daemon.take_all_off();
@@ -241,11 +259,15 @@ impl Daemon {
     async fn run(mut self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let (to_writer, mut events) = mpsc::channel(QUEUE);
+        let (to_writer, mut events) = source::channel(QUEUE, self.vitals.reach());
         let mut source = task::spawn(follow_source(self.run.clone(), self.board.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
         let mut asked = socket::serve(&self.run_dir)?;
+        let scraper = Arc::new(scrape::Scraper::new(self.vitals.clone()));
+        let observing = self.run.observing;
+        task::spawn(http::serve(observing.metrics_bind_address, self.vitals.clone(), scraper));
+        let mut pulse = time::interval(vitals::PULSE);
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
 
         let mut scan: Option<JoinHandle<Scan>> = None;
@@ -253,6 +275,7 @@ impl Daemon {
         // as the interfaces are not known.
         let mut attached = false;
         loop {
+            self.note_turn();
             if self.writer.needs_retry() {
                 self.retry_due.get_or_insert_with(|| time::Instant::now() + RETRY_DELAY);
             }
@@ -265,7 +288,7 @@ impl Daemon {
                     self.follow_interface(event)?;
                     attached = true;
                 }
-                Some(event) = events.recv(), if attached => self.take(event, &mut events)?,
+                Some(told) = events.recv(), if attached => self.take(told, &mut events)?,
                 () = at(self.retry_due) => self.commit()?,
                 () = at(self.writer.due().map(Into::into)) => self.commit()?,
                 () = at(self.attach_due) => self.attach_again()?,
@@ -295,6 +318,7 @@ impl Daemon {
                     self.collected(found)?;
                 }
                 () = future::ready(()), if self.catalog_begun.is_some() => self.write_catalog(CATALOG_STEP),
+                _ = pulse.tick() => {}
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         }
@@ -312,12 +336,16 @@ impl Daemon {
     }
 
     /// Takes the event in and whatever else waits, so that a burst is one change.
-    fn take(&mut self, event: Event, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
+    fn take(&mut self, told: Told, events: &mut mpsc::Receiver<Told>) -> anyhow::Result<()> {
         let now = time::Instant::now().into_std();
-        self.writer.take(event, now);
+        let mut take = |told: Told| {
+            self.note_event(&told);
+            self.writer.take(told.event, now);
+        };
+        take(told);
         for _ in 0..QUEUE {
             match events.try_recv() {
-                Ok(event) => self.writer.take(event, now),
+                Ok(told) => take(told),
                 Err(_) => break,
             }
         }
@@ -333,8 +361,10 @@ impl Daemon {
         // Before the names, which tell that it is done.
         self.follow_mode()?;
         match committed {
-            Commit::Idle | Commit::Failed => {}
+            Commit::Idle => self.note_idle(),
+            Commit::Failed => self.note_failure(),
             Commit::Programmed(summary) => {
+                self.note_commit(summary, now.into_std());
                 report(summary);
                 if summary.backends_went {
                     self.stranded.look();
@@ -473,6 +503,7 @@ impl Daemon {
                 self.neighbours.update(&collected.answers.silences(), self.links.attached(), &self.run_dir);
                 let transaction = self.writer.table().release_hot(&mark, &collected.referenced);
                 self.writer.carry_out(&transaction);
+                self.note_flows(&collected, &self.run.load_options());
                 self.tell_pressure(&collected, refusals);
             }
             Err(failure) => {
@@ -502,17 +533,24 @@ impl Daemon {
 }
 
 /// Without a socket path, host-network processes are left to what is beneath us, and pods to the packet path.
-fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) {
+fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) -> SocketFacts {
     let served = match (run.socket_path, &run.cgroup) {
-        (SocketPath::Off, _) => sockets::detach(pin_dir),
-        (SocketPath::Host | SocketPath::All, Some(cgroup)) => sockets::attach(programs, pin_dir, cgroup),
-        (SocketPath::Host | SocketPath::All, None) => {
-            sockets::default_cgroup().and_then(|cgroup| sockets::attach(programs, pin_dir, &cgroup))
+        (SocketPath::Off, _) => sockets::detach(pin_dir).map(|()| SocketFacts::Off),
+        (SocketPath::Host | SocketPath::All, cgroup) => {
+            cgroup.clone().map_or_else(sockets::default_cgroup, Ok).and_then(|cgroup| {
+                sockets::attach(programs, pin_dir, &cgroup)?;
+                Ok(SocketFacts::Served {
+                    whose: if run.socket_path == SocketPath::All { "all" } else { "host" },
+                    cgroup: cgroup.display().to_string(),
+                })
+            })
         }
     };
-    if let Err(failure) = served {
-        warn!("{}; sockets are not translated (--socket-path off), only packets", with_causes(&failure));
-    }
+    served.unwrap_or_else(|failure| {
+        let failure = with_causes(&failure);
+        warn!("{failure}; sockets are not translated (--socket-path off), only packets");
+        SocketFacts::Failed(failure)
+    })
 }
 
 fn report(Summary { first, changed, backends_went: _, frontends, backends }: Summary) {
@@ -523,7 +561,7 @@ fn report(Summary { first, changed, backends_went: _, frontends, backends }: Sum
     }
 }
 
-async fn follow_source(run: Run, board: Board, events: mpsc::Sender<Event>) -> anyhow::Result<()> {
+async fn follow_source(run: Run, board: Board, events: EventSender) -> anyhow::Result<()> {
     let locations = Locations::from_environment(run.kubeconfig.clone());
     Ok(source::run(&run.source, &run.scope(), &locations, &board, events).await?)
 }
@@ -534,32 +572,6 @@ async fn follow_interfaces(exclude: Vec<interfaces::Pattern>, events: mpsc::Send
     while let Err(failure) = interfaces::watch(exclude.clone(), events.clone()).await {
         error!("{failure}; pods that appear now are served in a second");
         time::sleep(RETRY_DELAY).await;
-    }
-}
-
-/// One daemon a pin directory, as a second one would write the same maps; and one a run directory, for the names. The
-/// pin directory cannot hold a file to lock, but be locked itself.
-fn lock(pin_dir: &PinDir, run_dir: &Path) -> anyhow::Result<[File; 2]> {
-    fs::create_dir_all(run_dir)
-        .with_context(|| format!("{}: cannot be made; name another place by --run-dir", run_dir.display()))?;
-    let path = run_dir.join("lock");
-    let file = File::create(&path)
-        .with_context(|| format!("{}: cannot be made; name another place by --run-dir", path.display()))?;
-    let names = lock_one(file, &path, "--run-dir")?;
-    pin_dir.create()?;
-    let path = pin_dir.root();
-    let directory = File::open(path).with_context(|| path.display().to_string())?;
-    Ok([lock_one(directory, path, "--pin-dir")?, names])
-}
-
-fn lock_one(file: File, path: &Path, flag: &str) -> anyhow::Result<File> {
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "{}: another mcs-proxy runs on this node with the same {flag}; end it, or use another --pin-dir",
-            path.display()
-        ),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 

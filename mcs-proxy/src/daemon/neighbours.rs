@@ -16,6 +16,10 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
+    pub(super) fn silent(&self) -> Vec<SilentInterface> {
+        self.silent.values().cloned().collect()
+    }
+
     /// Takes in what a scan of the flows has found. `names`: of the interfaces that are attached.
     pub(super) fn update(
         &mut self,

@@ -26,7 +26,7 @@ impl Daemon {
         self.bypassed = bypassed;
         if !bypassed {
             info!("no longer bypassed");
-            serve_sockets(self.links.programs(), &self.pin_dir, &self.run);
+            self.sockets = serve_sockets(self.links.programs(), &self.pin_dir, &self.run);
             return self.pods.clone().iter().try_for_each(|(&index, name)| self.attach(index, name));
         }
         self.take_all_off();

@@ -24,7 +24,8 @@ use tokio::{
 };
 use tracing::debug;
 
-const NAME: &str = "mcs-proxy.sock";
+/// In the run directory.
+pub const FILE: &str = "mcs-proxy.sock";
 /// Longer than any request.
 const LONGEST: u64 = 4096;
 /// A client that does not finish its line, or does not read, is let go.
@@ -56,7 +57,7 @@ pub(super) type Asked = (Request, oneshot::Sender<Response>);
 /// Where the socket of this run directory is.
 #[must_use]
 pub fn path(run_dir: &Path) -> PathBuf {
-    run_dir.join(NAME)
+    run_dir.join(FILE)
 }
 
 /// Opens the socket; what a daemon that died has left is taken out of the way. The caller holds the run directory's

@@ -8,7 +8,7 @@ use crate::{
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
-    model::{Limits, Model, NamespacedName, NodeMode, Problem, ProblemTracker},
+    model::{Limits, Model, NamespacedName, NodeMode, ObjectKind, Problem, ProblemTracker},
     observe::{
         catalog::{Catalog, Draft},
         events::Board,
@@ -45,6 +45,19 @@ pub struct Writer<D> {
     transactions: u64,
     /// The catalog that is being made.
     draft: Option<Draft>,
+}
+
+/// What people are told of the writer.
+#[derive(Clone, Debug)]
+pub struct WriterFacts {
+    /// Kinds of which no complete list has come yet.
+    pub awaited: Vec<ObjectKind>,
+    pub modes: Modes,
+    pub problems: usize,
+    /// What importers call this cluster, if that is not `--cluster-name`.
+    pub misnamed: Option<String>,
+    /// Frontends that do not fit, a sentence each.
+    pub rejected: Vec<String>,
 }
 
 /// When a grace period began: what was let go of before it is free once it is over, if nothing was done since.
@@ -237,6 +250,27 @@ impl<D: Dataplane> Writer<D> {
             self.carry_out(&transaction);
         }
         is_good
+    }
+
+    #[must_use]
+    pub fn facts(&self) -> WriterFacts {
+        let rejected = |(key, error): (&FrontendKey, &CapacityError)| {
+            let service = self.resolver.desired().get(key).map(|frontend| frontend.service.to_string());
+            format!("Service {}: {key}: {error}", service.unwrap_or_default())
+        };
+        WriterFacts {
+            awaited: self.model.awaited().collect(),
+            modes: self.modes(),
+            problems: self.tracker.count(),
+            misnamed: self.model.misnamed().map(str::to_owned),
+            rejected: self.rejected.iter().map(rejected).collect(),
+        }
+    }
+
+    /// Whether every source has told all it has.
+    #[must_use]
+    pub fn has_heard_all(&self) -> bool {
+        self.model.is_synced()
     }
 
     /// Whether the maps were left behind by a failure.

@@ -260,6 +260,12 @@ const fn clsact(direction: Direction) -> (TcAttachType, u16) {
     }
 }
 
+/// Of a filter of ours.
+#[must_use]
+pub const fn filter_priority(direction: Direction) -> u16 {
+    clsact(direction).1
+}
+
 fn errno(error: &ProgramError) -> Option<i32> {
     if let ProgramError::TcError(TcError::NetlinkError(error)) = error {
         return error.raw_os_error();

@@ -7,10 +7,12 @@
 
 mod dump;
 pub mod fake;
+pub mod filters;
 pub mod flows;
 pub mod hairpin;
 pub mod interfaces;
 pub mod kernel;
+pub mod leftovers;
 pub mod links;
 pub mod loader;
 pub mod pins;

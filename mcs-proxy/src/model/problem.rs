@@ -94,6 +94,12 @@ impl ProblemTracker {
         self.known.extend(arisen.iter().cloned());
         ProblemNews { arisen, solved }
     }
+
+    /// As of the last look.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
 }
 
 #[cfg(test)]

@@ -111,6 +111,11 @@ impl Model {
         self.awaited.is_empty()
     }
 
+    /// Kinds of which no complete list has arrived yet.
+    pub fn awaited(&self) -> impl Iterator<Item = ObjectKind> {
+        self.awaited.iter().copied()
+    }
+
     /// This node, if it is known.
     #[must_use]
     pub const fn node(&self) -> Option<&Node> {

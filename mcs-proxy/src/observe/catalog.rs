@@ -18,7 +18,8 @@ use std::{
     path::Path,
 };
 
-const FILE: &str = "catalog.json";
+/// In the run directory.
+pub const FILE: &str = "catalog.json";
 
 /// All frontends, by VIP, port and protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

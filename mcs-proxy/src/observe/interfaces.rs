@@ -4,7 +4,8 @@ use super::json_file;
 use serde::{Deserialize, Serialize};
 use std::{fmt, io, path::Path};
 
-const FILE: &str = "interfaces.json";
+/// In the run directory.
+pub const FILE: &str = "interfaces.json";
 
 /// An interface that connections are opened from and on which none of their answers comes by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,8 @@ mod causes;
 pub mod events;
 pub mod interfaces;
 mod json_file;
+pub mod metrics;
 pub mod mode;
+pub mod vitals;
 
 pub use causes::with_causes;

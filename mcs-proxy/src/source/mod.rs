@@ -1,11 +1,13 @@
 //! Where objects come from. Every source gives the same events.
 
+mod channel;
 pub mod decode;
 pub mod directory;
 pub mod kubernetes;
 mod scope;
 mod spec;
 
+pub use channel::{EventSender, NobodyListens, Reach, Told, channel};
 pub use scope::Scope;
 #[cfg(test)]
 pub(crate) use scope::testing as testing_scope;
@@ -18,7 +20,6 @@ use crate::{
     },
     observe::events::Board,
 };
-use tokio::sync::mpsc;
 
 /// Sends the objects of `source` that are in `scope` until the receiver is dropped. `locations` are for the API
 /// server's kubeconfig. What is on the `board` the API server is told of; a directory has nobody to tell.
@@ -31,7 +32,7 @@ pub async fn run(
     scope: &Scope,
     locations: &kubernetes::Locations,
     board: &Board,
-    events: mpsc::Sender<Event>,
+    events: EventSender,
 ) -> Result<(), SourceError> {
     match source {
         SourceSpec::Kubernetes => kubernetes::run(locations, scope, board, events).await?,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     model::ObjectKind,
-    source::{KINDS, Object, testing_scope},
+    source::{KINDS, Object, Reach, Told, channel, testing_scope},
 };
 use std::{
     fs,
@@ -12,7 +12,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 /// A directory of this test's own; gone with it.
 struct TempDir(PathBuf);
@@ -39,14 +39,14 @@ impl Drop for TempDir {
 
 /// A running source.
 struct Source {
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Told>,
     task: JoinHandle<Result<(), DirectoryError>>,
 }
 
 impl Source {
     /// Returns when the first lists are in, and how many Services there are.
     async fn start(directory: &Path) -> (Self, usize) {
-        let (sender, events) = mpsc::channel(16);
+        let (sender, events) = channel(16, &Reach::default());
         let directory = directory.to_owned();
         let task = tokio::spawn(async move { run(&directory, &testing_scope(), sender).await });
         let mut source = Self { events, task };
@@ -59,7 +59,7 @@ impl Source {
     }
 
     async fn next(&mut self) -> Event {
-        timeout(Duration::from_secs(20), self.events.recv()).await.expect("an event in time").unwrap()
+        timeout(Duration::from_secs(20), self.events.recv()).await.expect("an event in time").unwrap().event
     }
 
     /// The address that a Service has from now on.
@@ -204,7 +204,7 @@ async fn a_missing_directory_is_an_error_that_names_path_and_flag() {
     let parent = TempDir::new();
     fs::write(parent.join("file"), "").unwrap();
     for name in ["missing", "file"] {
-        let (sender, _events) = mpsc::channel(1);
+        let (sender, _events) = channel(1, &Reach::default());
         let error = run(&parent.join(name), &testing_scope(), sender).await.unwrap_err().to_string();
         assert!(error.contains(&format!("--source directory={}", parent.join(name).display())), "{error}");
     }

@@ -8,13 +8,13 @@ mod content;
 mod documents;
 mod watch;
 
-use super::{Event, Scope};
+use super::{Event, EventSender, Scope};
+use crate::model::ObjectKind;
 use content::{Content, Files};
 use std::{
     io,
     path::{Path, PathBuf},
 };
-use tokio::sync::mpsc;
 use watch::Watch;
 
 /// A file larger than this is not read: 64 MiB, some fifty thousand slices.
@@ -36,7 +36,7 @@ pub enum DirectoryError {
 ///
 /// # Errors
 /// The directory cannot be read or watched at the start. Later it may go away and come back: its content stays.
-pub async fn run(path: &Path, scope: &Scope, events: mpsc::Sender<Event>) -> Result<(), DirectoryError> {
+pub async fn run(path: &Path, scope: &Scope, events: EventSender) -> Result<(), DirectoryError> {
     // Watch first, then read: what changes in between is read twice rather than never.
     check(path).await?;
     let mut watch =
@@ -45,18 +45,22 @@ pub async fn run(path: &Path, scope: &Scope, events: mpsc::Sender<Event>) -> Res
     let mut content = Content::new(scope);
     let mut news = content.start(files);
     loop {
-        for event in news {
-            if events.send(event).await.is_err() {
-                return Ok(());
-            }
+        if events.send_all(news).await.is_err() {
+            return Ok(());
         }
         tokio::select! {
             () = watch.changed() => {}
             () = events.closed() => return Ok(()),
         }
         news = match scan(path.to_owned()).await {
-            Ok(files) => content.update(files),
-            Err(error) => content.unreadable(&path.display().to_string(), &error),
+            Ok(files) => {
+                events.reach().answered(ObjectKind::File);
+                content.update(files)
+            }
+            Err(error) => {
+                events.reach().failed(ObjectKind::File, format!("{}: {error}", path.display()));
+                content.unreadable(&path.display().to_string(), &error)
+            }
         };
     }
 }

@@ -1,7 +1,7 @@
 use super::{health::Health, uids::Uids};
 use crate::{
     model::{NamespacedName, ObjectKind, ObjectRef, Problem},
-    source::{Event, Object},
+    source::{Event, EventSender, Object},
 };
 use futures::StreamExt;
 use kube::{
@@ -10,7 +10,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, fmt::Debug, pin::pin};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 use tracing::debug;
 
 /// What an object of the API server's turned out to be.
@@ -47,7 +47,7 @@ pub(super) async fn follow<K>(
     decode: impl Fn(&K) -> Decoded,
     health: &mut Health,
     uids: &Uids,
-    events: &mpsc::Sender<Event>,
+    events: &EventSender,
 ) -> End
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -99,10 +99,8 @@ where
         health.answered();
         // With this line and the one about what was programmed, anyone can tell the API server's delay from ours.
         debug!(kind = %kind, "told");
-        for event in told {
-            if events.send(event).await.is_err() {
-                return End::NobodyListens;
-            }
+        if events.send_all(told).await.is_err() {
+            return End::NobodyListens;
         }
     }
 }

@@ -1,4 +1,4 @@
-use crate::{model::ObjectKind, observe::with_causes};
+use crate::{model::ObjectKind, observe::with_causes, source::Reach};
 use kube::runtime::watcher;
 use std::{future, time::Duration};
 use tokio::time::{Instant, sleep_until};
@@ -19,12 +19,13 @@ pub(super) struct Health {
     ever_answered: bool,
     /// What was told last, and when; `None` while all is well.
     told: Option<(String, Instant)>,
+    reach: Reach,
 }
 
 impl Health {
-    pub(super) fn new(kind: ObjectKind, server: &str) -> Self {
-        let server = server.to_owned();
-        Self { kind, server, started: Instant::now(), ever_answered: false, told: None }
+    pub(super) fn new(kind: ObjectKind, server: &str, reach: &Reach) -> Self {
+        let (server, reach) = (server.to_owned(), reach.clone());
+        Self { kind, server, started: Instant::now(), ever_answered: false, told: None, reach }
     }
 
     pub(super) const fn kind(&self) -> ObjectKind {
@@ -52,6 +53,7 @@ impl Health {
              reached from here, and whether the address is right",
             PATIENCE.as_secs()
         );
+        self.reach.failed(*kind, format!("{said} from the API server at {server}"));
         self.told = Some((said.to_owned(), Instant::now()));
     }
 
@@ -62,6 +64,7 @@ impl Health {
             return;
         }
         let said = with_causes(error);
+        self.reach.failed(*kind, format!("the API server at {server}: {said}; {}", advice(*kind, error)));
         let repeated = self
             .told
             .as_ref()
@@ -83,6 +86,7 @@ impl Health {
         if self.told.take().is_some() || !self.ever_answered {
             info!("{kind}s: following those of the API server at {server}");
         }
+        self.reach.answered(*kind);
         self.ever_answered = true;
     }
 }
@@ -158,7 +162,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_once_and_again_only_after_a_while_or_a_recovery() {
-        let mut health = Health::new(ObjectKind::Service, "https://10.0.0.1:6443/ (in-cluster)");
+        let mut health =
+            Health::new(ObjectKind::Service, "https://10.0.0.1:6443/ (in-cluster)", &Reach::default());
         let error = watcher::Error::NoResourceVersion;
         let start = Instant::now();
         for (after, told_at) in [(0, 0), (150, 0), (299, 0), (300, 300), (400, 300)] {

@@ -6,7 +6,7 @@ use super::{
 use crate::{
     model::ObjectKind,
     source::{
-        Event,
+        Event, EventSender,
         decode::{Manifest, manifests},
     },
 };
@@ -19,10 +19,7 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     time::Duration,
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tracing::info;
 
 const GROUP: &str = "multicluster.x-k8s.io";
@@ -40,7 +37,7 @@ pub(super) async fn follow_imports(
     interval: Duration,
     mut health: Health,
     uids: &Uids,
-    events: &mpsc::Sender<Event>,
+    events: &EventSender,
 ) {
     let mut known = Known::Nothing;
     loop {

@@ -1,7 +1,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "anything else fails the test")]
 
 use super::*;
-use crate::source::testing_scope;
+use crate::source::{Reach, channel, testing_scope};
 use kube::runtime::watcher;
 use std::{
     collections::VecDeque,
@@ -132,7 +132,7 @@ fn status(code: u16, reason: &str) -> String {
 
 /// What happens to Services, in short; empty lists of other kinds go unmentioned.
 async fn follow_services(server: &ApiServer, count: usize) -> Vec<String> {
-    let (sender, mut events) = mpsc::channel(4);
+    let (sender, mut events) = channel(4, &Reach::default());
     let locations = server.locations();
     let task =
         tokio::spawn(
@@ -141,7 +141,7 @@ async fn follow_services(server: &ApiServer, count: usize) -> Vec<String> {
     let mut told = Vec::new();
     while told.len() < count {
         let event = timeout(Duration::from_secs(30), events.recv()).await.expect("an event in time").unwrap();
-        told.push(match event {
+        told.push(match event.event {
             Event::Applied(Object::Service(service)) => {
                 format!("+ {} {}", service.key.name, service.cluster_ips[0])
             }
@@ -224,7 +224,7 @@ async fn a_kubeconfig_that_is_of_no_use_is_an_error_that_names_it() {
             ),
             (Locations { home: Some(path.clone()), ..Locations::default() }, format!("{name}: ")),
         ] {
-            let (sender, _events) = mpsc::channel(1);
+            let (sender, _events) = channel(1, &Reach::default());
             let error = run(&locations, &testing_scope(), &Board::new(Duration::ZERO), sender)
                 .await
                 .unwrap_err()
@@ -236,7 +236,7 @@ async fn a_kubeconfig_that_is_of_no_use_is_an_error_that_names_it() {
     }
     [broken, empty, bad_url].iter().for_each(|path| fs::remove_file(path).unwrap());
 
-    let (sender, _events) = mpsc::channel(1);
+    let (sender, _events) = channel(1, &Reach::default());
     let nowhere = run(&Locations::default(), &testing_scope(), &Board::new(Duration::ZERO), sender)
         .await
         .unwrap_err()

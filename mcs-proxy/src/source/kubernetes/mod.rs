@@ -19,7 +19,7 @@ use super::{Object, Scope, decode};
 use crate::{
     model::{NamespacedName, ObjectKind},
     observe::events::Board,
-    source::Event,
+    source::{Event, EventSender},
 };
 use announce::announce;
 use follow::{Decoded, follow};
@@ -30,7 +30,6 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::{Api, Client, runtime::watcher};
-use tokio::sync::mpsc;
 use uids::Uids;
 
 /// Sends every kind as a complete list, then every change, until the receiver is dropped. `scope` says where we are.
@@ -45,11 +44,11 @@ pub async fn run(
     locations: &Locations,
     scope: &Scope,
     board: &Board,
-    events: mpsc::Sender<Event>,
+    events: EventSender,
 ) -> Result<(), KubernetesError> {
     let (client, server) = connect::client(locations).await?;
     let uids = Uids::default();
-    let health = |kind| Health::new(kind, &server);
+    let health = |kind| Health::new(kind, &server, events.reach());
     let services = async {
         let decode = |service: &Service| Decoded::Object(Object::Service(decode::service(service)));
         let api = Api::all(client.clone());
@@ -104,7 +103,7 @@ async fn follow_settings(
     name: Option<&NamespacedName>,
     mut health: Health,
     uids: &Uids,
-    events: &mpsc::Sender<Event>,
+    events: &EventSender,
 ) {
     let Some(name) = name else {
         // Nobody listens, or there is nothing more to tell.

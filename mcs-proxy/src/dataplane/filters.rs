@@ -1,0 +1,130 @@
+//! The clsact filters that stand in for TCX, as the kernel lists them: they have no pin, and whoever has lost track of the
+//! interfaces finds them here.
+
+use super::{
+    links::{FILTER_HANDLE, filter_priority},
+    pins::link_suffix,
+};
+use futures::TryStreamExt as _;
+use mcs_proxy_ebpf::abi::Direction;
+use rtnetlink::{
+    Handle,
+    packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        link::LinkAttribute,
+        tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
+    },
+};
+use std::{fmt, io};
+
+/// A filter of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    pub interface: String,
+    pub direction: Direction,
+    /// By which the kernel takes it off again.
+    message: TcMessage,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FiltersError {
+    #[error("rtnetlink: {0}")]
+    Connect(#[from] io::Error),
+    #[error("rtnetlink: {0}")]
+    Request(#[from] rtnetlink::Error),
+    #[error("{filter}: {reason}")]
+    Remove { filter: String, reason: String },
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.interface, link_suffix(self.direction))
+    }
+}
+
+/// All on the interfaces of this network namespace, those from the pods first.
+pub async fn find() -> Result<Vec<Filter>, FiltersError> {
+    let handle = connect()?;
+    let mut found = Vec::new();
+    let mut links = handle.link().get().execute();
+    while let Some(link) = links.try_next().await? {
+        let name = link.attributes.iter().find_map(|attribute| {
+            if let LinkAttribute::IfName(name) = attribute { Some(name.clone()) } else { None }
+        });
+        let interface = name.unwrap_or_default();
+        for direction in [Direction::FromPod, Direction::ToPod] {
+            let mut filter = handle.traffic_filter(link.header.index.cast_signed());
+            let listed = match direction {
+                Direction::FromPod => filter.get().ingress(),
+                Direction::ToPod => filter.get().egress(),
+            };
+            let mut listed = listed.execute();
+            // An interface may go meanwhile.
+            while let Ok(Some(message)) = listed.try_next().await {
+                if is_ours(&message, direction) {
+                    found.push(Filter { interface: interface.clone(), direction, message });
+                }
+            }
+        }
+    }
+    found.sort_by_key(|filter| filter.direction == Direction::ToPod);
+    Ok(found)
+}
+
+/// By what the kernel keeps of it: kind, priority, and the handle that nobody else uses.
+fn is_ours(message: &TcMessage, direction: Direction) -> bool {
+    let header = &message.header;
+    let is_bpf = message
+        .attributes
+        .iter()
+        .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "bpf"));
+    let is_named = message.attributes.iter().any(|attribute| {
+        let TcAttribute::Options(options) = attribute else { return false };
+        options.iter().any(|option| {
+            // The kernel keeps what aya calls it: the program's name.
+            matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if name == program(direction))
+        })
+    });
+    is_bpf
+        && is_named
+        && header.handle == TcHandle::from(u32::from(FILTER_HANDLE))
+        && header.info >> 16 == u32::from(filter_priority(direction))
+}
+
+const fn program(direction: Direction) -> &'static str {
+    match direction {
+        Direction::FromPod => "from_pod",
+        Direction::ToPod => "to_pod",
+    }
+}
+
+/// Takes a filter off; one that has gone is no error.
+pub async fn remove(filter: &Filter) -> Result<(), FiltersError> {
+    use futures::StreamExt as _;
+    let mut message = TcMessage::default();
+    message.header = filter.message.header.clone();
+    message.attributes.push(TcAttribute::Kind("bpf".into()));
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::DelTrafficFilter(message));
+    request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    // The connection ends with its handle.
+    let mut handle = connect()?;
+    let mut answers = handle.request(request)?;
+    // Nothing but an end of the answers says that it is done.
+    while let Some(answer) = answers.next().await {
+        if let NetlinkPayload::Error(error) = answer.payload
+            && let Some(code) = error.code
+            && !matches!(-code.get(), libc::ENOENT | libc::ENODEV)
+        {
+            let reason = error.to_io().to_string();
+            return Err(FiltersError::Remove { filter: filter.to_string(), reason });
+        }
+    }
+    Ok(())
+}
+
+fn connect() -> Result<Handle, FiltersError> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    Ok(handle)
+}

@@ -1,0 +1,33 @@
+//! `/metrics`: what the daemon knows, and what the maps counted, in OpenMetrics.
+//!
+//! Names follow Prometheus' conventions: `mcs_proxy_`, the unit, `_total` on counters. A scrape reads; it never waits for
+//! the task that writes the maps.
+
+mod families;
+mod page;
+
+use super::vitals::Vitals;
+use page::Page;
+use prometheus_client::{
+    encoding::text,
+    registry::{Registry, Unit},
+};
+use std::fmt;
+
+/// The whole page.
+///
+/// # Errors
+/// None that a `String` can have.
+pub fn exposition(vitals: &Vitals) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("mcs_proxy");
+    registry.register_with_unit(
+        "sync_latency",
+        "From an object's change, decoded, to the maps that hold what follows from it, by change, once synced",
+        Unit::Seconds,
+        vitals.latency().clone(),
+    );
+    registry.register_collector(Box::new(Page::of(vitals)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}

@@ -1,0 +1,7 @@
+//! The daemon watched from outside: probes, metrics, `status` and `check`.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod metrics;
+mod probes;
+mod stage;
