@@ -1,7 +1,9 @@
 //! The command line: every flag, its default and its help.
 
+mod look;
 mod observing;
 
+pub use look::{Connections, Ends, FlowFilter, Monitor, ProtocolName, STATES, Services, Stats, Told, Top};
 pub use observing::{BindAddress, Observing};
 
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
     source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use ipnet::IpNet;
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes, SocketScope};
 use std::{
@@ -27,9 +30,14 @@ use std::{
     time::Duration,
 };
 
+/// How every command ends.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed, as standard error says; 2 the command line is wrong; 3 nothing is pinned here: no daemon \
+has run on this node since the last boot, or with another --pin-dir; 4 permission denied";
+
 /// eBPF dataplane for Kubernetes Services that span clusters
 #[derive(Debug, Parser)]
-#[command(name = "mcs-proxy", version, max_term_width = 110)]
+#[command(name = "mcs-proxy", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     pub places: Places,
@@ -63,11 +71,22 @@ pub enum Command {
     /// Run the daemon of this node
     Run(Box<Run>),
     /// Frontends and their endpoints, as `ipvsadm -Ln` lists them, with cluster and verdict
-    Services(List),
+    Services(Services),
     /// Backends that the maps hold, one a line
     Backends(List),
     /// Flows that the maps hold, one a line, as `ipvsadm -Lnc` lists them
-    Connections(List),
+    Connections(Connections),
+    /// Connections, packets and bytes by Service, backend and cluster, as `ipvsadm --stats` and `--rate` read
+    Stats(Stats),
+    /// Services by what they do in a second, on the whole screen
+    Top(Top),
+    /// What happens to flows, as it happens: new, first reply, closed, rejected, dropped, passed with its reason
+    Monitor(Monitor),
+    /// Print a script for a shell that completes command lines: `source <(mcs-proxy completion bash)`
+    Completion {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Why a Service's traffic goes where it goes: its endpoints with slice, cluster and verdict, and what the maps hold
     Explain(Box<Explain>),
     /// Switch this node to active, drain or bypass, without the API server; alone: which mode holds

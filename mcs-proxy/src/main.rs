@@ -8,40 +8,43 @@ use mcs_proxy::{
     observe::with_causes,
 };
 use std::{
-    io::{self, Write as _},
-    panic,
+    env, panic,
     process::{self, ExitCode},
 };
 
 fn main() -> ExitCode {
     end_on_panic();
-    let Cli { places, command } = Cli::parse();
-    let said = match command {
-        Command::Run(run) => daemon::main(&places, &run).map(|()| String::new()),
-        Command::Services(list) => cli::services(&places, &list),
-        Command::Backends(list) => cli::backends(&places, &list),
-        Command::Explain(asked) => cli::explain(&places, &asked),
-        Command::Cleanup(asked) => cli::cleanup(&places, asked),
-        Command::Mode { mode } => cli::mode(&places, mode),
-        Command::Connections(list) => cli::connections(&places, &list),
+    let done = if env::args_os().next().is_some_and(|name| cli::is_plugin(&name)) {
+        let arguments: Vec<String> =
+            env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        cli::plugin(&arguments)
+    } else {
+        run(Cli::parse())
     };
-    match said.and_then(|text| print(&text)) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
-            ExitCode::FAILURE
+            cli::exit_code(&error)
         }
     }
 }
 
-/// A reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("cannot write to standard output"))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+fn run(Cli { places, command }: Cli) -> anyhow::Result<()> {
+    let said = match command {
+        Command::Run(run) => return daemon::main(&places, &run),
+        Command::Services(asked) => return cli::services(&places, &asked),
+        Command::Stats(asked) => return cli::stats(&places, &asked),
+        Command::Top(asked) => return cli::top(&places, &asked),
+        Command::Monitor(asked) => return cli::monitor(&places, &asked),
+        Command::Backends(list) => cli::backends(&places, &list),
+        Command::Explain(asked) => cli::explain(&places, &asked),
+        Command::Cleanup(asked) => cli::cleanup(&places, asked),
+        Command::Mode { mode } => cli::mode(&places, mode),
+        Command::Connections(asked) => cli::connections(&places, &asked),
+        Command::Completion { shell } => Ok(cli::completion(shell)),
+    };
+    cli::print(&said?).map(drop)
 }
 
 /// A panic in one task must not leave the others running as if nothing had happened: end, where a supervisor sees it.

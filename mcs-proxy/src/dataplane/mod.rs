@@ -16,6 +16,7 @@ pub mod leftovers;
 pub mod links;
 pub mod loader;
 pub mod pins;
+pub mod ring;
 pub mod sock_diag;
 pub mod sockets;
 pub mod stranded;

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "system calls and shared memory")]
 
 use aya::Pod;
-use mcs_proxy_ebpf::abi::Element;
+use mcs_proxy_ebpf::abi::{Element, Event};
 use std::{
     ffi::{CStr, CString, c_int, c_long},
     io,
@@ -19,6 +19,7 @@ use std::{
     path::Path,
     ptr::{self, NonNull},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 /// A system call failed.
@@ -507,6 +508,18 @@ impl MappedWords {
         words.into_iter().enumerate().try_for_each(|(offset, word)| self.store_release(first + offset, word))
     }
 
+    /// An event as it lies there, which may be half of one: see [`Event::is_whole`].
+    #[must_use]
+    pub fn read_event(&self, index: usize) -> Option<Event> {
+        let first = index.checked_mul(EVENT_WORDS)?;
+        let mut words = [0; EVENT_WORDS];
+        for (offset, word) in words.iter_mut().enumerate() {
+            *word = self.read(first + offset)?;
+        }
+        // SAFETY: same size, and any bit pattern is an event (it is `Pod`).
+        Some(unsafe { std::mem::transmute::<[u64; EVENT_WORDS], Event>(words) })
+    }
+
     fn word(&self, index: usize) -> Option<&AtomicU64> {
         // SAFETY: in range of the mapping, which lives as long as `self`; aligned, as a mapping starts at a page;
         // and only ever accessed by atomic operations on this side.
@@ -515,6 +528,7 @@ impl MappedWords {
 }
 
 const ELEMENT_WORDS: usize = size_of::<Element>() / 8;
+const EVENT_WORDS: usize = size_of::<Event>() / 8;
 
 impl Drop for MappedWords {
     fn drop(&mut self) {
@@ -649,6 +663,17 @@ pub fn kernel_hz() -> Result<u32> {
     // Rounded, because a jiffy is no whole number of nanoseconds at every HZ.
     let nanoseconds = u32::try_from(resolution.tv_nsec.max(1)).unwrap_or(u32::MAX);
     Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
+}
+
+/// How long ago the machine was booted, the time asleep included.
+pub fn boot_time() -> Result<Duration> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: there is room for the answer.
+    if unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) } < 0 {
+        return Err(SysError::last("clock_gettime"));
+    }
+    let seconds = Duration::from_secs(now.tv_sec.try_into().unwrap_or_default());
+    Ok(seconds + Duration::from_nanos(now.tv_nsec.try_into().unwrap_or_default()))
 }
 
 /// The name that an interface of the calling thread's network namespace has now; `None` if it is gone.

@@ -8,7 +8,7 @@
 mod draft;
 
 use super::json_file;
-use crate::desired::EndpointVerdict;
+use crate::desired::{EndpointVerdict, FrontendKey};
 pub use draft::Draft;
 use mcs_proxy_ebpf::abi::Protocol;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,14 @@ pub struct CatalogEndpoint {
 }
 
 impl CatalogFrontend {
+    /// `None`: no Service may have its protocol.
+    #[must_use]
+    pub fn key(&self) -> Option<FrontendKey> {
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let protocol = protocols.into_iter().find(|&known| protocol_name(known) == self.protocol)?;
+        Some(FrontendKey { vip: self.vip, port: self.port, protocol })
+    }
+
     /// `NAMESPACE/NAME`.
     #[must_use]
     pub fn service(&self) -> String {

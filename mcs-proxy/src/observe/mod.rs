@@ -7,6 +7,7 @@ pub mod interfaces;
 mod json_file;
 pub mod metrics;
 pub mod mode;
+pub mod verdict_names;
 pub mod vitals;
 
 pub use causes::with_causes;
