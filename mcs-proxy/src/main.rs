@@ -40,6 +40,7 @@ fn run(Cli { places, command }: Cli) -> anyhow::Result<()> {
         Command::Backends(list) => cli::backends(&places, &list),
         Command::Explain(asked) => cli::explain(&places, &asked),
         Command::Cleanup(asked) => cli::cleanup(&places, asked),
+        Command::Uninstall(asked) => cli::uninstall(&asked),
         Command::Mode { mode } => cli::mode(&places, mode),
         Command::Connections(asked) => cli::connections(&places, &asked),
         Command::Completion { shell } => Ok(cli::completion(shell)),

@@ -16,6 +16,7 @@ mod schema;
 mod services;
 mod stats;
 mod top;
+mod uninstall;
 mod view;
 mod watch;
 
@@ -35,6 +36,7 @@ pub use output::print;
 pub use plugin::{is_plugin, plugin};
 pub use schema::schemas;
 pub use top::top;
+pub use uninstall::uninstall;
 
 /// `mcs-proxy services`: prints, once or until interrupted.
 ///

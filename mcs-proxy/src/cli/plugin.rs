@@ -30,7 +30,7 @@ pub fn is_plugin(name: &OsStr) -> bool {
 struct Asked {
     node: Option<String>,
     namespace: String,
-    selector: String,
+    label: String,
     /// For every call of kubectl.
     kubectl: Vec<String>,
     /// The command, as it runs on the node.
@@ -44,17 +44,16 @@ struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Where {
     Node,
-    /// It needs no node: it looks at files, or prints a script.
+    /// It needs no node: it looks at files, prints a script, or asks the API server.
     Here,
 }
 
 /// The plugin's own flags, with whether each is kubectl's as well.
-const FLAGS: [(&str, Option<char>, bool); 5] = [
+const FLAGS: [(&str, Option<char>, bool); 4] = [
     ("node", None, false),
     ("namespace", Some('n'), false),
-    ("selector", Some('l'), false),
+    ("label", Some('l'), false),
     ("context", None, true),
-    ("kubeconfig", None, true),
 ];
 
 /// The command line as the plugin has it: the program's own, and where to run it.
@@ -73,7 +72,7 @@ pub(super) fn command() -> clap::Command {
                 .default_value("mcs-proxy"),
         )
         .arg(
-            flag("selector", "LABEL", "Label of its pods")
+            flag("label", "LABEL", "Label of its pods")
                 .short('l')
                 .default_value("app.kubernetes.io/name=mcs-proxy"),
         )
@@ -105,7 +104,7 @@ fn asked(matches: &ArgMatches, arguments: &[String]) -> anyhow::Result<Asked> {
     let (place, interactive) = match &command {
         Command::Run(_) => bail!("run is for the DaemonSet's pods; see deploy/ for how to install it"),
         Command::Explain(asked) if asked.manifests.is_some() => (Where::Here, false),
-        Command::Completion { .. } => (Where::Here, false),
+        Command::Completion { .. } | Command::Uninstall(_) => (Where::Here, false),
         Command::Top(_) | Command::Monitor(_) => (Where::Node, true),
         Command::Services(asked) => (Where::Node, asked.watch),
         Command::Stats(asked) => (Where::Node, asked.count != 1),
@@ -121,7 +120,7 @@ fn asked(matches: &ArgMatches, arguments: &[String]) -> anyhow::Result<Asked> {
     Ok(Asked {
         node: value("node"),
         namespace: value("namespace").unwrap_or_default(),
-        selector: value("selector").unwrap_or_default(),
+        label: value("label").unwrap_or_default(),
         kubectl: FLAGS.into_iter().filter_map(own).collect(),
         rest: without_own(arguments.get(1..).unwrap_or_default()),
         place,
@@ -204,13 +203,13 @@ fn pod(asked: &Asked) -> anyhow::Result<String> {
 }
 
 fn pods_arguments(asked: &Asked) -> Vec<String> {
-    let own = ["get", "pods", "-n", &asked.namespace, "-l", &asked.selector, "-o", "json"];
+    let own = ["get", "pods", "-n", &asked.namespace, "-l", &asked.label, "-o", "json"];
     asked.kubectl.iter().cloned().chain(own.map(str::to_owned)).collect()
 }
 
 /// Without a node, the only one there is.
 fn choose(asked: &Asked, pods: Pods) -> anyhow::Result<String> {
-    let Asked { namespace, selector, .. } = asked;
+    let Asked { namespace, label, .. } = asked;
     let mut by_node: BTreeMap<String, (bool, String)> = BTreeMap::new();
     for Pod { metadata, spec, status } in pods.items {
         let Some(node) = spec.node_name else { continue };
@@ -224,14 +223,14 @@ fn choose(asked: &Asked, pods: Pods) -> anyhow::Result<String> {
     let nodes = || by_node.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     if by_node.is_empty() {
         bail!(
-            "no pod with the label {selector} in namespace {namespace}: say where mcs-proxy is installed with \
-             --namespace and --selector"
+            "no pod with the label {label} in namespace {namespace}: say where mcs-proxy is installed with \
+             --namespace and --label"
         );
     }
     let found = match &asked.node {
         Some(node) => by_node.get(node).with_context(|| {
             format!(
-                "no pod with the label {selector} in namespace {namespace} on node {node}; there are on: {}",
+                "no pod with the label {label} in namespace {namespace} on node {node}; there are on: {}",
                 nodes()
             )
         })?,
@@ -282,7 +281,7 @@ mod tests {
             "kubectl-mcs_proxy services default/serve --node=n1 -o json",
             "kubectl-mcs_proxy -n mcs-proxy services default/serve -o json --node n1",
             "kubectl-mcs_proxy services -nmcs-proxy default/serve --namespace=mcs-proxy -o json --node=n1",
-            "kubectl-mcs_proxy services --node n1 --selector app.kubernetes.io/name=mcs-proxy default/serve -o json",
+            "kubectl-mcs_proxy services --node n1 --label app.kubernetes.io/name=mcs-proxy default/serve -o json",
         ] {
             let asked = ask(line);
             assert_eq!(asked.node.as_deref(), Some("n1"), "{line}");
@@ -310,6 +309,11 @@ mod tests {
     fn what_needs_no_node_runs_here_and_the_daemon_nowhere() {
         assert_eq!(ask("kubectl-mcs_proxy completion bash").place, Where::Here);
         assert_eq!(ask("kubectl-mcs_proxy explain -f manifests").place, Where::Here);
+        let leave = ask("kubectl-mcs_proxy uninstall --drain 5s --selector a=b");
+        assert_eq!(
+            (leave.place, leave.rest.join(" ").as_str()),
+            (Where::Here, "uninstall --drain 5s --selector a=b")
+        );
         assert_eq!(ask("kubectl-mcs_proxy explain default/serve").place, Where::Node);
         let arguments = ["kubectl-mcs_proxy", "run", "--cluster-name", "m"].map(str::to_owned);
         let matches = command().try_get_matches_from(&arguments).unwrap();
@@ -349,7 +353,7 @@ mod tests {
         assert!(
             error(&here, pods(&[("x", "n2", "Running", false)])).contains("on node n1; there are on: n2")
         );
-        assert!(error(&here, pods(&[])).contains("--namespace and --selector"));
+        assert!(error(&here, pods(&[])).contains("--namespace and --label"));
         let pending = error(&here, pods(&[("x", "n1", "Pending", false)]));
         assert!(pending.contains("kubectl describe pod -n mcs-proxy x"), "{pending}");
     }
