@@ -76,18 +76,22 @@ pub fn connections(places: &Places, asked: &Connections) -> anyhow::Result<Strin
 pub fn stats(places: &Places, asked: &Stats) -> anyhow::Result<()> {
     let service = asked.service.as_deref();
     let interval = asked.interval.into();
-    let (mut before, mut looked) = (View::read_counters(places)?, Instant::now());
     let mut printed = 0;
+    let mut last = None;
     loop {
-        let stats = if asked.rate {
-            thread::sleep(interval);
-            let now = View::read_counters(places)?;
-            let stats = stats::rates(&before, &now, looked.elapsed().as_secs_f64(), service);
-            (before, looked) = (now, Instant::now());
-            stats
-        } else {
-            stats::totals(&View::read_counters(places)?, service)
+        let (now, looked) = (View::read_counters(places)?, Instant::now());
+        let stats = match &last {
+            Some((before, then)) => {
+                stats::rates(before, &now, looked.duration_since(*then).as_secs_f64(), service)
+            }
+            None if asked.rate => {
+                last = Some((now, looked));
+                thread::sleep(interval);
+                continue;
+            }
+            None => stats::totals(&now, service),
         };
+        last = asked.rate.then_some((now, looked));
         printed += 1;
         let text = if asked.count == 1 {
             output::whole(&stats, asked.output, stats::table)?
@@ -97,9 +101,7 @@ pub fn stats(places: &Places, asked: &Stats) -> anyhow::Result<()> {
         if print(&text)?.is_break() || (asked.count != 0 && printed >= asked.count) {
             return Ok(());
         }
-        if !asked.rate {
-            thread::sleep(interval);
-        }
+        thread::sleep(interval);
     }
 }
 

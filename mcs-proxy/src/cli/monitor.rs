@@ -97,9 +97,7 @@ pub fn monitor(places: &Places, asked: &Monitor) -> anyhow::Result<()> {
     }
     let mut listener = Listener::open(&PinDir::new(&places.pin_dir), kinds)?;
     let mut names = Names::read(places);
-    if asked.output == Output::Table {
-        eprintln!("Listening; Ctrl-C ends it.");
-    }
+    eprintln!("Listening; Ctrl-C ends it.");
     let offset = boot_time_offset();
     let (mut renewed, mut shown) = (Instant::now(), 0);
     loop {

@@ -280,7 +280,7 @@ mod tests {
             "kubectl-mcs_proxy --node n1 services default/serve -o json",
             "kubectl-mcs_proxy services default/serve --node=n1 -o json",
             "kubectl-mcs_proxy -n mcs-proxy services default/serve -o json --node n1",
-            "kubectl-mcs_proxy services -nmcs-proxy default/serve --namespace=mcs-proxy -o json --node=n1",
+            "kubectl-mcs_proxy services -nmcs-proxy default/serve -o json --node=n1",
             "kubectl-mcs_proxy services --node n1 --label app.kubernetes.io/name=mcs-proxy default/serve -o json",
         ] {
             let asked = ask(line);

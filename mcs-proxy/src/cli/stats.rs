@@ -281,7 +281,7 @@ pub(super) fn table(stats: &Stats) -> String {
     lines.push(vec![String::new()]);
     lines.push(vec!["All clusters".to_owned()]);
     lines.extend(stats.clusters.iter().map(|row| {
-        let name = format!("{} backends", row.backends);
+        let name = format!("{} backend{}", row.backends, if row.backends == 1 { "" } else { "s" });
         amounts(name, row.connections, row.answered, row.bytes, dash(&row.cluster))
     }));
     align(&lines)

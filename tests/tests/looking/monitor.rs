@@ -81,7 +81,9 @@ fn what_is_rejected_or_passed_is_told_with_its_reason_to_whoever_asks_for_it() -
     stage.daemon.wait_for_services("the empty Service", |rows| rows.iter().any(|row| row.name == "empty"))?;
     let refused: SocketAddr = "10.13.0.7:80".parse()?;
     let failure = stage.client.namespace.run(move || {
-        Ok(TcpStream::connect_timeout(&refused, Duration::from_secs(5)).err().map(|error| error.kind()))
+        anyhow::Ok(
+            TcpStream::connect_timeout(&refused, Duration::from_secs(5)).err().map(|error| error.kind()),
+        )
     })?;
     assert_eq!(failure, Some(std::io::ErrorKind::ConnectionRefused));
     // What is served is told to neither.

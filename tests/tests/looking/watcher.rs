@@ -5,7 +5,7 @@ use mcs_proxy_tests::{Daemon, programs};
 use serde_json::Value;
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::Duration,
@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Watcher {
     child: Child,
+    /// Kept open: it may have more to say.
+    #[expect(dead_code, reason = "held, not read")]
+    errors: Option<BufReader<ChildStderr>>,
     lines: Receiver<String>,
 }
 
@@ -26,14 +29,16 @@ impl Watcher {
         let (sender, lines) = mpsc::channel();
         let out = BufReader::new(child.stdout.take().context("no output")?);
         thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Ok(Self { child, lines })
+        Ok(Self { child, errors: None, lines })
     }
 
     /// A listener, that has begun to listen: it says so on its standard error.
     pub(crate) fn listen(daemon: &Daemon, arguments: &[&str]) -> Result<Self> {
         let mut watcher = Self::start(daemon, &[&["monitor"], arguments].concat())?;
         let mut line = String::new();
-        BufReader::new(watcher.child.stderr.take().context("no errors")?).read_line(&mut line)?;
+        let mut errors = BufReader::new(watcher.child.stderr.take().context("no errors")?);
+        errors.read_line(&mut line)?;
+        watcher.errors = Some(errors);
         if !line.starts_with("Listening") {
             bail!("{line}");
         }

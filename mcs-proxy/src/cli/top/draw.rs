@@ -32,7 +32,7 @@ const COLUMNS: [Column; 8] = [
     Column { title: "InBPS", width: 9, from: 100, cell: |row| row.bytes_in.short(), order: None },
     Column { title: "OutBPS", width: 9, from: 100, cell: |row| row.bytes_out.short(), order: None },
     Column { title: "Backends", width: 8, from: 85, cell: |row| row.backends.len().to_string(), order: None },
-    Column { title: "Clusters", width: 22, from: 120, cell: |row| shares(&row.clusters), order: None },
+    Column { title: "Clusters", width: 26, from: 126, cell: |row| shares(&row.clusters), order: None },
     Column { title: "VIP", width: 25, from: 70, cell: |row| identity(row).1, order: None },
 ];
 
@@ -70,13 +70,13 @@ fn headline(screen: &Screen) -> Paragraph<'_> {
         Some(stats) => {
             let sum = |amount: fn(&ServiceStats) -> f64| stats.services.iter().map(amount).sum::<f64>();
             format!(
-                "mcs-proxy top  {} Services' ports, {} clusters  {} conn/s  {} packets/s  {} bytes/s{}",
-                stats.services.len(),
-                stats.clusters.len(),
+                "mcs-proxy  {} conn/s  {} packets/s  {} bytes/s{}  {} frontends  {} clusters",
                 rate(Amount::PerSecond(sum(|row| row.connections.value()))),
                 short(sum(packets)),
                 short(sum(bytes)),
                 if screen.paused { "  PAUSED" } else { "" },
+                stats.services.len(),
+                stats.clusters.len(),
             )
         }
     };
@@ -193,7 +193,7 @@ fn footline(screen: &Screen) -> Line<'_> {
 fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     const HELP: &str = "\
 q, Esc, Ctrl-C   quit
-s                order by the next of connections, packets, bytes, name
+s                order by connections, packets, bytes or name, in turn
 r                the other way round
 /                filter by name, address, protocol or cluster
 p, Space         pause
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_wide_terminal_shows_everything() {
         let lines = lines(&mut screen(), 140, 20);
-        assert!(lines[0].contains("3 Services' ports, 2 clusters"), "{lines:#?}");
+        assert!(lines[0].contains("3 frontends  2 clusters"), "{lines:#?}");
         assert!(lines[1].starts_with("Service") && lines[1].contains("CPS▼"), "{lines:#?}");
         let large = &lines[3];
         for words in
