@@ -187,7 +187,9 @@ impl KubeProxy {
 }
 
 impl ProxyMode {
-    const fn name(self) -> &'static str {
+    /// As `--proxy-mode` has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",

@@ -30,5 +30,5 @@ pub use cleanup::{stop_if_interrupted, tear_down_kept};
 pub use daemon::{Daemon, EndpointRow, ServiceRow};
 pub use kubeproxy::{KubeProxy, ProxyMode};
 pub use namespace::{Namespace, Process};
-pub use sys::PacketSocket;
+pub use sys::{PacketSocket, ProcessorTime, processor_time};
 pub use world::{FABRIC, Lifetime, Node, POD_PORT, Pod, World};

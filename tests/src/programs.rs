@@ -35,6 +35,32 @@ pub fn kubernetes(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The client in Go that `cargo xtask test` builds.
+///
+/// # Errors
+/// It is not built.
+pub fn goclient() -> Result<PathBuf> {
+    env::var_os("GOCLIENT_BIN")
+        .map(PathBuf::from)
+        .filter(|path| path.is_file())
+        .context("GOCLIENT_BIN names no program: `cargo xtask test` builds it from tests/goclient, with Go")
+}
+
+/// A program that is installed, of this package of Debian's.
+///
+/// # Errors
+/// It is missing; the error says what to install.
+pub fn installed(program: &str, package: &str) -> Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!("{program} is missing: `cargo xtask setup --for test` installs it (on Debian: {package})")
+        })
+}
+
 /// What the variable says, else beside our own executable, as cargo lays them (tests are a folder deeper).
 fn find(variable: &str, name: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable) {

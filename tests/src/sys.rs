@@ -192,6 +192,30 @@ impl PacketSocket {
     }
 }
 
+/// What the calling thread has used of a processor.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessorTime {
+    pub all: Duration,
+    /// The kernel's share of it. Kernels that look once a tick which of the two it is are right on average.
+    pub kernel: Duration,
+}
+
+/// Since the calling thread began.
+///
+/// # Errors
+/// The kernel's.
+pub fn processor_time() -> io::Result<ProcessorTime> {
+    // SAFETY: all-zero is valid for a structure of integers.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // SAFETY: there is room for the answer.
+    check(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) })?;
+    let time = |value: libc::timeval| {
+        Duration::from_secs(value.tv_sec.unsigned_abs()) + Duration::from_micros(value.tv_usec.unsigned_abs())
+    };
+    let (user, kernel) = (time(usage.ru_utime), time(usage.ru_stime));
+    Ok(ProcessorTime { all: user + kernel, kernel })
+}
+
 /// bpf(2), whose commands each have their own attributes.
 fn bpf<A>(command: libc::c_int, attributes: &mut A) -> io::Result<libc::c_int> {
     // SAFETY: the kernel reads and writes the structure, whose size is passed, and what its pointers, which the callers
@@ -237,6 +261,32 @@ pub(crate) fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
         PROG_LOAD,
         [SCHED_CLS | count << 32, instructions.as_ptr().addr() as u64, c"GPL".as_ptr().addr() as u64],
     )
+}
+
+/// `BPF_CGROUP_INET4_CONNECT`
+const CONNECT4: u32 = 10;
+
+/// Loads a program for `connect4` that allows everything.
+pub(crate) fn load_permissive_connect4() -> io::Result<OwnedFd> {
+    const PROG_LOAD: libc::c_int = 5;
+    const CGROUP_SOCK_ADDR: u64 = 18;
+    // r0 = 1; exit
+    let instructions = [1_u64 << 32 | 0xb7, 0x95];
+    let mut attributes = [0_u64; 9];
+    // Type and count; instructions; licence; in the upper half of the last, the hook.
+    attributes[0] = CGROUP_SOCK_ADDR | (instructions.len() as u64) << 32;
+    attributes[1] = instructions.as_ptr().expose_provenance() as u64;
+    attributes[2] = c"GPL".as_ptr().expose_provenance() as u64;
+    attributes[8] = u64::from(CONNECT4) << 32;
+    bpf_descriptor(PROG_LOAD, attributes)
+}
+
+/// Attaches it to a cgroup that has none, in the old way, which allows no program beside it or beneath.
+pub(crate) fn attach_alone(program: &OwnedFd, cgroup: &File) -> io::Result<()> {
+    const PROG_ATTACH: libc::c_int = 8;
+    let mut attributes =
+        [cgroup.as_raw_fd().cast_unsigned(), program.as_raw_fd().cast_unsigned(), CONNECT4, 0];
+    bpf(PROG_ATTACH, &mut attributes).map(drop)
 }
 
 /// Attaches a program to a hook of an interface, before or after all others.

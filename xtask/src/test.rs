@@ -18,7 +18,10 @@ pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
     // The Go compiler and ours have little to do with one another.
     let kube = thread::spawn({
         let workspace = workspace.to_owned();
-        move || setup::kube(&workspace, setup::Beside::AnotherBuild)
+        move || {
+            setup::kube(&workspace, setup::Beside::AnotherBuild)?;
+            setup::goclient(&workspace, setup::Beside::AnotherBuild)
+        }
     });
     let built = build(workspace, &["mcs-proxy", "hello-pod"]).and_then(|()| {
         let mut tests = tests(workspace, &["--no-run"])?;
@@ -65,6 +68,7 @@ fn tests(workspace: &Path, arguments: &[&str]) -> Result<Command> {
         .env("MCS_PROXY_BIN", programs.join("mcs-proxy"))
         .env("HELLO_POD_BIN", programs.join("hello-pod"))
         .env("KUBEBUILDER_ASSETS", kube)
+        .env("GOCLIENT_BIN", setup::goclient_path(workspace))
         // A failed test says what failed; where anyhow made the error is of no use.
         .env("RUST_LIB_BACKTRACE", "0");
     say(format!("cargo test {}", arguments.join(" ")));

@@ -1,6 +1,6 @@
 //! What Debian's packages provide.
 
-use super::{Purpose, go, kube, log, programs};
+use super::{Purpose, go, goclient, kube, log, programs};
 use crate::{
     ebpf::{Compiler, linker},
     run::{Beside, command, is_root, logged, say, which},
@@ -28,8 +28,16 @@ const GO: &str = "golang-go";
 
 /// Programs that the demo and the tests call, with their packages.
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
-const TEST: [(&str, &str); 4] =
+const KUBE: [(&str, &str); 4] =
     [("openssl", "openssl"), ("ethtool", "ethtool"), ("iptables-save", "iptables"), ("ping", "iputils-ping")];
+const TEST: [(&str, &str); 4] = [
+    ("python3", "python3"),
+    ("dig", "bind9-dnsutils"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("redis-cli", "redis-tools"),
+];
+/// Those that the benchmark's own client is checked with.
+const BENCH: [(&str, &str); 2] = [("wrk", "wrk"), ("iperf3", "iperf3")];
 
 /// The packages that are missing for a purpose.
 pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static str> {
@@ -42,14 +50,19 @@ pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static 
             packages.extend(missing_for_linker());
         }
     }
-    if matches!(purpose, Purpose::Test | Purpose::Bench) && kube::is_missing(workspace) && go::any().is_none()
-    {
+    let needs_go = match purpose {
+        Purpose::Test => kube::is_missing(workspace) || goclient::is_missing(workspace),
+        Purpose::Bench => kube::is_missing(workspace),
+        Purpose::Build | Purpose::Demo | Purpose::Deny => false,
+    };
+    if needs_go && go::any().is_none() {
         packages.insert(GO);
     }
     let called: &[&[(&str, &str)]] = match purpose {
         Purpose::Build | Purpose::Deny => &[],
         Purpose::Demo => &[&DEMO],
-        Purpose::Test | Purpose::Bench => &[&DEMO, &TEST],
+        Purpose::Test => &[&DEMO, &KUBE, &TEST],
+        Purpose::Bench => &[&DEMO, &KUBE, &BENCH],
     };
     packages.extend(
         called
@@ -122,10 +135,13 @@ fn why(packages: &BTreeSet<&'static str>) -> String {
         reasons.push("bpf-linker is built with them");
     }
     if packages.contains(GO) {
-        reasons.push("the tests' API server is built with Go");
+        reasons.push("the tests' API server and a client of theirs are built with Go");
     }
-    if DEMO.iter().chain(&TEST).any(|(_, package)| packages.contains(package)) {
+    if DEMO.iter().chain(&KUBE).chain(&TEST).any(|(_, package)| packages.contains(package)) {
         reasons.push("the demo and the tests call them");
+    }
+    if BENCH.iter().any(|(_, package)| packages.contains(package)) {
+        reasons.push("the benchmark's client is checked with them");
     }
     reasons.join("; ")
 }

@@ -4,6 +4,7 @@
 
 mod debian;
 mod go;
+mod goclient;
 mod kube;
 mod programs;
 
@@ -18,6 +19,7 @@ use std::{
 };
 
 pub(crate) use crate::run::Beside;
+pub(crate) use goclient::{ensure as goclient, path as goclient_path};
 pub(crate) use kube::{Assets, assets, ensure as kube};
 
 /// What the tools are for; each includes the ones it builds on.
