@@ -4,6 +4,7 @@ use crate::stage::{Stage, v4};
 use anyhow::{Context as _, Result, ensure};
 use mcs_proxy_tests::{client, programs};
 use std::{
+    fs,
     io::{Read as _, Write as _},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -70,10 +71,13 @@ impl Terminal {
         Ok(stdin.flush()?)
     }
 
-    fn signal(&self, name: &str) -> Result<()> {
+    fn pid(&self) -> Result<String> {
         let (_, rest) = self.shown.split_once("PID=").context("no PID")?;
-        let pid: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        ensure!(Command::new("kill").args([name, &pid]).status()?.success());
+        Ok(rest.chars().take_while(char::is_ascii_digit).collect())
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        ensure!(Command::new("kill").args([name, &self.pid()?]).status()?.success());
         Ok(())
     }
 
@@ -121,6 +125,25 @@ fn the_terminal_is_given_back_however_top_ends() -> Result<()> {
             terminal.press(end)?
         }
         terminal.assert_restored().with_context(|| format!("{end:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn top_ends_when_its_terminal_is_gone() -> Result<()> {
+    let stage = Stage::new()?;
+    let mut terminal = Terminal::start(&stage)?;
+    terminal.wait_for("default/serve:http")?;
+    let process = format!("/proc/{}/cmdline", terminal.pid()?);
+    // One that has ended, and waits for its parent, has none.
+    let runs = || fs::read(&process).is_ok_and(|line| !line.is_empty());
+    ensure!(runs());
+    // script(1) has the other end.
+    terminal.child.kill()?;
+    let end = Instant::now() + PATIENCE;
+    while runs() {
+        ensure!(Instant::now() < end, "it still runs");
+        thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }

@@ -16,7 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Watcher {
     child: Child,
     /// Kept open: it may have more to say.
-    #[expect(dead_code, reason = "held, not read")]
     errors: Option<BufReader<ChildStderr>>,
     lines: Receiver<String>,
 }

@@ -2,13 +2,18 @@
 
 use anyhow::Context as _;
 use std::{
+    process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 use tokio::signal::unix::{SignalKind, signal};
+
+/// In which whoever shows something ends by itself.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Told to end, or not yet. While nobody catches them, these signals end a program at once, and the terminal would be
 /// left as it is.
@@ -31,6 +36,11 @@ impl Signals {
                 futures::future::select_all(any).await;
             });
             ended.store(true, Ordering::Release);
+            // Of a terminal that is gone crossterm reads nothing without end, and nobody looks at the word.
+            thread::sleep(GRACE);
+            // Where there is one still, it must not be left as it is.
+            let _restored = ratatui::try_restore();
+            process::exit(0);
         });
         Ok(Self(told))
     }
