@@ -5,7 +5,7 @@ use crate::{
     desired::FrontendKey,
     observe::catalog::{Catalog, CatalogFrontend},
 };
-use mcs_proxy_ebpf::abi::Protocol;
+use mcs_proxy_ebpf::abi::{Event, Protocol};
 use std::{collections::BTreeMap, net::SocketAddr};
 
 /// What a filter looks at.
@@ -55,6 +55,16 @@ impl Names {
             let keyed = |names: CatalogFrontend| Some((names.key()?, names));
             self.0 = catalog.frontends.into_iter().filter_map(keyed).collect();
         }
+    }
+
+    /// Whether what the event is about has no name.
+    pub(super) fn lack(&self, event: &Event) -> bool {
+        let key = Protocol::from_number(event.protocol).map(|protocol| FrontendKey {
+            vip: event.vip.to_ip(),
+            port: event.vip_port.get(),
+            protocol,
+        });
+        key.is_some_and(|key| !self.0.contains_key(&key))
     }
 
     /// The Service that has the frontend, and the cluster that has the backend; empty if unknown.

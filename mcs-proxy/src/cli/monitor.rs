@@ -28,6 +28,8 @@ use std::{
 /// How late an event may be shown.
 const LOOK: Duration = Duration::from_millis(20);
 const RENEW: Duration = Duration::from_secs(1);
+/// How often names are read at most.
+const REREAD: Duration = Duration::from_millis(100);
 
 /// A line of `mcs-proxy monitor -o json`.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -99,17 +101,22 @@ pub fn monitor(places: &Places, asked: &Monitor) -> anyhow::Result<()> {
     let mut names = Names::read(places);
     eprintln!("Listening; Ctrl-C ends it.");
     let offset = boot_time_offset();
-    let (mut renewed, mut shown) = (Instant::now(), 0);
+    let (mut renewed, mut read, mut shown) = (Instant::now(), Instant::now(), 0);
     loop {
         if renewed.elapsed() >= RENEW {
             listener.renew()?;
             names.refresh(places);
-            renewed = Instant::now();
+            (renewed, read) = (Instant::now(), Instant::now());
         }
         let mut events = Vec::new();
         let lost = listener.poll(|event| events.push(*event));
         if lost > 0 && say(&Line::Lost(LostRow { lost }), asked.output)?.is_break() {
             return Ok(());
+        }
+        // A Service that is new has its name in a file that was not read yet.
+        if events.iter().any(|event| names.lack(event)) && read.elapsed() >= REREAD {
+            names.refresh(places);
+            read = Instant::now();
         }
         for event in &events {
             let Some(row) = row(event, asked, &names, offset) else { continue };

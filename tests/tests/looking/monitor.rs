@@ -144,7 +144,8 @@ fn events_that_come_too_fast_are_counted() -> Result<()> {
     // Another keeps the switch on while the first one hears nothing.
     let other = Watcher::listen(&stage.daemon, &["-o", "json", "--verdict", "new"])?;
     signal("-STOP")?;
-    let flows = u64::from(EVENTS) + 50;
+    // A port that a socket has had before is no new flow.
+    let flows = u64::from(EVENTS) + 2000;
     let vip: SocketAddr = SocketAddr::new(VIP.parse()?, SERVICE_PORT);
     stage.client.namespace.run(move || {
         for _ in 0..flows {
@@ -154,7 +155,7 @@ fn events_that_come_too_fast_are_counted() -> Result<()> {
     })?;
     let count = told.count();
     signal("-CONT")?;
-    ensure!(count >= flows - 5, "{count} of {flows} told");
+    ensure!(count > u64::from(EVENTS), "{count} of {flows} told");
     let mut heard = 0;
     let mut lost = 0;
     while heard + lost < count {
