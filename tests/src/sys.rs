@@ -46,6 +46,8 @@ pub(crate) struct Isolation {
     pub(crate) files: Vec<(CString, CString)>,
     /// Kill the process when the thread that starts it ends.
     pub(crate) dies_with_us: bool,
+    /// A mount and uts namespace of its own, and one for the ids of its children.
+    pub(crate) apart: bool,
 }
 
 /// Makes a command start in namespaces of its choice.
@@ -61,6 +63,10 @@ fn isolate_this_process(isolation: &Isolation) -> io::Result<()> {
     }
     if let Some(network) = &isolation.network {
         enter_network_namespace(network)?;
+    }
+    if isolation.apart {
+        // SAFETY: no memory is passed.
+        check(unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWPID) })?;
     }
     if isolation.files.is_empty() {
         return Ok(());
@@ -85,6 +91,18 @@ pub(crate) fn kill(pid: u32, signal: libc::c_int) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: no memory is passed.
     check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Waits until any child ends, those included that were left to the first process of a namespace, and returns its id.
+pub(crate) fn wait_for_any_child() -> io::Result<u32> {
+    loop {
+        // SAFETY: null is allowed: the status is of no interest.
+        match check(unsafe { libc::waitpid(-1, ptr::null_mut(), 0) }) {
+            Ok(id) => return Ok(id.cast_unsigned()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);

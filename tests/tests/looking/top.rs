@@ -2,7 +2,7 @@
 
 use crate::stage::{Stage, v4};
 use anyhow::{Context as _, Result, ensure};
-use mcs_proxy_tests::{client, programs};
+use mcs_proxy_tests::{ServiceRow, client, programs};
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -114,6 +114,8 @@ impl Drop for Terminal {
 fn the_terminal_is_given_back_however_top_ends() -> Result<()> {
     let mut stage = Stage::new()?;
     client::http(&stage.client.namespace, v4()?, 1)?;
+    let named = |rows: &[ServiceRow]| rows.iter().all(|row| row.name == "serve");
+    stage.daemon.wait_for_services("names", named)?;
     stage.daemon.crash()?;
     for end in ["q", "\x03", "\x1b", "-TERM", "-HUP", "-INT"] {
         let mut terminal = Terminal::start(&stage)?;
