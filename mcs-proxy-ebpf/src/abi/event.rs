@@ -59,7 +59,8 @@ impl EventKind {
             | Verdict::UnknownConnection
             | Verdict::NoBackend
             | Verdict::FlowsFull
-            | Verdict::Corrupt => Some(Self::Passed),
+            | Verdict::Corrupt
+            | Verdict::Orphaned => Some(Self::Passed),
             Verdict::NotOurs
             | Verdict::NotIp
             | Verdict::Malformed

@@ -39,6 +39,7 @@ pub const fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::OddMissing => "odd-missing",
         Verdict::PeerMissing => "peer-missing",
         Verdict::Redirected => "redirected",
+        Verdict::Orphaned => "orphaned",
     }
 }
 
@@ -52,6 +53,7 @@ pub const fn verdict_reason(verdict: Verdict) -> &'static str {
         Verdict::TupleTaken => "every tuple on the wire that was tried is another conversation's",
         Verdict::FlowsFull => "the flow maps are full",
         Verdict::Corrupt => "what the maps say makes no sense",
+        Verdict::Orphaned => "no daemon has looked after the maps for --orphan-timeout",
         Verdict::RewriteFailed => "the kernel would not change the packet",
         Verdict::Rejected | Verdict::ConnectRefused => "no endpoint",
         Verdict::RejectLimited => "no endpoint, and its interface has had its share of answers",
