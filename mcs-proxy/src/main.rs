@@ -5,7 +5,7 @@ use mcs_proxy::{
     cli,
     config::{Cli, Command},
     daemon,
-    observe::with_causes,
+    observe::{line::Level, with_causes},
 };
 use std::{
     io::{self, Write as _},
@@ -16,21 +16,33 @@ use std::{
 fn main() -> ExitCode {
     end_on_panic();
     let Cli { places, command } = Cli::parse();
+    let done = ExitCode::SUCCESS;
+    let judged = |said: anyhow::Result<(String, Level)>| said.map(|(text, level)| (text, exit_code(level)));
     let said = match command {
-        Command::Run(run) => daemon::main(&places, &run).map(|()| String::new()),
-        Command::Services(list) => cli::services(&places, &list),
-        Command::Backends(list) => cli::backends(&places, &list),
-        Command::Explain(asked) => cli::explain(&places, &asked),
-        Command::Cleanup(asked) => cli::cleanup(&places, asked),
-        Command::Mode { mode } => cli::mode(&places, mode),
-        Command::Connections(list) => cli::connections(&places, &list),
+        Command::Status { output } => judged(cli::status(&places, output)),
+        Command::Check(asked) => judged(cli::check(&places, &asked)),
+        Command::Run(run) => daemon::main(&places, &run).map(|()| (String::new(), done)),
+        Command::Services(list) => cli::services(&places, &list).map(|text| (text, done)),
+        Command::Backends(list) => cli::backends(&places, &list).map(|text| (text, done)),
+        Command::Explain(asked) => cli::explain(&places, &asked).map(|text| (text, done)),
+        Command::Cleanup(asked) => cli::cleanup(&places, asked).map(|text| (text, done)),
+        Command::Mode { mode } => cli::mode(&places, mode).map(|text| (text, done)),
+        Command::Connections(list) => cli::connections(&places, &list).map(|text| (text, done)),
     };
-    match said.and_then(|text| print(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match said.and_then(|(text, code)| print(&text).map(|()| code)) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// 1 is for a command that could not be carried out, 2 for one that was not understood (clap's).
+fn exit_code(level: Level) -> ExitCode {
+    match level {
+        Level::Ok | Level::Warning => ExitCode::SUCCESS,
+        Level::Failed => ExitCode::from(3),
     }
 }
 

@@ -58,7 +58,8 @@ impl SocketHook {
     }
 
     /// `enum bpf_attach_type`.
-    const fn number(self) -> u32 {
+    #[must_use]
+    pub const fn number(self) -> u32 {
         match self {
             Self::Connect4 => 10,
             Self::Connect6 => 11,

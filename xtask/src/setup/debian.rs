@@ -28,8 +28,14 @@ const GO: &str = "golang-go";
 
 /// Programs that the demo and the tests call, with their packages.
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
-const TEST: [(&str, &str); 4] =
-    [("openssl", "openssl"), ("ethtool", "ethtool"), ("iptables-save", "iptables"), ("ping", "iputils-ping")];
+const TEST: [(&str, &str); 6] = [
+    ("openssl", "openssl"),
+    ("ethtool", "ethtool"),
+    ("iptables-save", "iptables"),
+    ("ping", "iputils-ping"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
+];
 
 /// The packages that are missing for a purpose.
 pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static str> {
