@@ -85,6 +85,34 @@ pub enum Command {
     },
     /// Take off this node what daemons have left: pins, links, filters, files; without daemon, API server or programs
     Cleanup(Cleanup),
+    /// Have every daemon of the cluster drain, take everything off its node and report; before `helm uninstall` or `kubectl
+    /// delete -k`
+    Uninstall(Uninstall),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Uninstall {
+    /// How long connections may take to end
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub drain: humantime::Duration,
+    /// How long daemons may take to report beyond that
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub patience: humantime::Duration,
+    /// The daemons' ConfigMap: NAMESPACE/NAME; their pods are in the same namespace
+    #[arg(long, value_name = "CONFIGMAP", value_parser = namespaced_name, default_value = "mcs-proxy/mcs-proxy")]
+    pub settings: NamespacedName,
+    /// Labels of the daemons' pods; of the pods that have them, those of a DaemonSet count
+    #[arg(long, value_name = "LABELS", default_value = "app.kubernetes.io/name=mcs-proxy")]
+    pub selector: String,
+    /// Even if Services carry the label that takes them from kube-proxy, so that nobody serves them then
+    #[arg(long)]
+    pub force: bool,
+    /// Take the order back: daemons that have left end, and serve again once they are started anew
+    #[arg(long, conflicts_with_all = ["drain", "patience", "force"])]
+    pub undo: bool,
+    /// [default: $KUBECONFIG, ~/.kube/config, else the pod's service account]
+    #[arg(long, value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Args)]

@@ -16,21 +16,25 @@ use std::{
 fn main() -> ExitCode {
     end_on_panic();
     let Cli { places, command } = Cli::parse();
-    let done = ExitCode::SUCCESS;
-    let judged = |said: anyhow::Result<(String, Level)>| said.map(|(text, level)| (text, exit_code(level)));
-    let said = match command {
-        Command::Status { output } => judged(cli::status(&places, output)),
-        Command::Check(asked) => judged(cli::check(&places, &asked)),
-        Command::Run(run) => daemon::main(&places, &run).map(|()| (String::new(), done)),
-        Command::Services(list) => cli::services(&places, &list).map(|text| (text, done)),
-        Command::Backends(list) => cli::backends(&places, &list).map(|text| (text, done)),
-        Command::Explain(asked) => cli::explain(&places, &asked).map(|text| (text, done)),
-        Command::Cleanup(asked) => cli::cleanup(&places, asked).map(|text| (text, done)),
-        Command::Mode { mode } => cli::mode(&places, mode).map(|text| (text, done)),
-        Command::Connections(list) => cli::connections(&places, &list).map(|text| (text, done)),
+    let mut code = ExitCode::SUCCESS;
+    let mut judged = |(text, level)| {
+        code = exit_code(level);
+        text
     };
-    match said.and_then(|(text, code)| print(&text).map(|()| code)) {
-        Ok(code) => code,
+    let said = match command {
+        Command::Status { output } => cli::status(&places, output).map(&mut judged),
+        Command::Check(asked) => cli::check(&places, &asked).map(&mut judged),
+        Command::Run(run) => daemon::main(&places, &run).map(|()| String::new()),
+        Command::Services(list) => cli::services(&places, &list),
+        Command::Backends(list) => cli::backends(&places, &list),
+        Command::Explain(asked) => cli::explain(&places, &asked),
+        Command::Cleanup(asked) => cli::cleanup(&places, asked),
+        Command::Uninstall(asked) => cli::uninstall(&asked),
+        Command::Mode { mode } => cli::mode(&places, mode),
+        Command::Connections(list) => cli::connections(&places, &list),
+    };
+    match said.and_then(|text| print(&text)) {
+        Ok(()) => code,
         Err(error) => {
             eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE

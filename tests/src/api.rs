@@ -17,6 +17,8 @@ const TOKEN: &str = "harness";
 /// Of the service account that `deploy/base` makes.
 const DAEMON_TOKEN: &str = "daemon";
 const DAEMON: &str = "system:serviceaccount:mcs-proxy:mcs-proxy";
+const LEAVER_TOKEN: &str = "leaver";
+const LEAVER: &str = "system:serviceaccount:mcs-proxy:mcs-proxy-uninstall";
 const PORT: u16 = 6443;
 
 /// The processes of a control plane. There is no kubelet: nodes and pods are entered by hand.
@@ -41,7 +43,7 @@ impl ApiServer {
         let namespace = world.fabric().clone();
         fs::write(
             folder.join("tokens.csv"),
-            format!("{TOKEN},admin,1,system:masters\n{DAEMON_TOKEN},{DAEMON},2\n"),
+            format!("{TOKEN},admin,1,system:masters\n{DAEMON_TOKEN},{DAEMON},2\n{LEAVER_TOKEN},{LEAVER},3\n"),
         )?;
         let key = folder.join("sa.key");
         run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
@@ -77,6 +79,7 @@ impl ApiServer {
         };
         fs::write(api.kubeconfig(), kubeconfig(TOKEN))?;
         fs::write(api.daemon_kubeconfig(), kubeconfig(DAEMON_TOKEN))?;
+        fs::write(api.leaver_kubeconfig(), kubeconfig(LEAVER_TOKEN))?;
         api.start_server()?;
         let kubeconfig = api.kubeconfig().display().to_string();
         api.controllers = Some(api.namespace.spawn(
@@ -169,17 +172,23 @@ impl ApiServer {
         self.folder.join("daemon-kubeconfig")
     }
 
-    /// Grants the daemon what `deploy/base` grants it.
+    /// For `mcs-proxy uninstall`: the same.
+    pub fn leaver_kubeconfig(&self) -> PathBuf {
+        self.folder.join("leaver-kubeconfig")
+    }
+
+    /// Grants the daemon, and who takes it off, what `deploy/base` grants them.
     ///
     /// # Errors
     /// The server refuses it.
     pub fn grant(&self) -> Result<()> {
         const RBAC: &str = include_str!("../../deploy/base/rbac.yaml");
+        const UNINSTALL: &str = include_str!("../../deploy/base/uninstall.yaml");
         const NAMESPACE: &str = include_str!("../../deploy/base/namespace.yaml");
         let group = "/apis/rbac.authorization.k8s.io/v1";
         let own = format!("{group}/namespaces/mcs-proxy");
         self.create("/api/v1/namespaces", NAMESPACE)?;
-        for manifest in RBAC.split("\n---\n") {
+        for manifest in [RBAC, UNINSTALL].into_iter().flat_map(|all| all.split("\n---\n")) {
             let kind = manifest.lines().find_map(|line| line.strip_prefix("kind: ")).context("no kind")?;
             match kind {
                 // The harness's token says whose it is.
@@ -188,7 +197,7 @@ impl ApiServer {
                 "ClusterRoleBinding" => self.create(&format!("{group}/clusterrolebindings"), manifest)?,
                 "Role" => self.create(&format!("{own}/roles"), manifest)?,
                 "RoleBinding" => self.create(&format!("{own}/rolebindings"), manifest)?,
-                other => bail!("deploy/base/rbac.yaml: what to do with a {other}?"),
+                other => bail!("deploy/base: what to do with a {other}?"),
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::{
     ffi::{CString, OsStr},
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     os::unix::{ffi::OsStrExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -229,6 +229,17 @@ impl Process {
             bail!("{}: {}", self.log.display(), fs::read_to_string(&self.log)?.trim());
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// What it has yet to say on its standard output, until it ends.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn rest(&mut self) -> Result<String> {
+        let stdout = self.child.stdout.take().context("its standard output was read before")?;
+        let mut text = String::new();
+        BufReader::new(stdout).read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// Whether it still runs.

@@ -4,11 +4,11 @@ use super::align::align;
 use crate::{
     config::{Cleanup, Output, Places},
     daemon::{
+        leaving,
         lock::{self, Held},
-        socket,
     },
     dataplane::{leftovers, pins::PinDir},
-    observe::{catalog, interfaces, mode, with_causes},
+    observe::with_causes,
 };
 use anyhow::{Context as _, bail};
 use serde::Serialize;
@@ -56,7 +56,7 @@ async fn rows(places: &Places, asked: Cleanup) -> anyhow::Result<Vec<Row>> {
         Err(error) => return Err(error),
     };
     let mut rows = Vec::new();
-    for leftover in leftovers::find(&pins, &run_dir, &files()).await? {
+    for leftover in leftovers::find(&pins, &run_dir, &leaving::files()).await? {
         let (state, reason) = if asked.dry_run {
             ("found", None)
         } else {
@@ -69,14 +69,6 @@ async fn rows(places: &Places, asked: Cleanup) -> anyhow::Result<Vec<Row>> {
         rows.push(Row { kind: leftover.kind(), name: leftover.to_string(), state, reason });
     }
     Ok(rows)
-}
-
-/// What a daemon makes in its run directory.
-fn files() -> Vec<String> {
-    let written = [catalog::FILE, interfaces::FILE, mode::FILE];
-    // What a daemon that was killed had not finished.
-    let partial = written.map(|name| format!("{name}.partial"));
-    written.into_iter().chain([socket::FILE, lock::FILE]).map(str::to_owned).chain(partial).collect()
 }
 
 fn table(rows: &[Row], dry_run: bool) -> String {

@@ -10,6 +10,7 @@ mod mode;
 mod report;
 mod services;
 mod status;
+mod uninstall;
 mod view;
 
 use crate::config::{List, Output, Places};
@@ -22,6 +23,7 @@ pub use cleanup::cleanup;
 pub use explain::explain;
 pub use mode::mode;
 pub use status::status;
+pub use uninstall::uninstall;
 
 /// `mcs-proxy services`.
 ///

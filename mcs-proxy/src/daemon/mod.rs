@@ -3,6 +3,7 @@
 mod drift;
 mod grace;
 mod http;
+pub mod leaving;
 pub mod lock;
 mod logging;
 mod neighbours;
@@ -39,6 +40,7 @@ use crate::{
     source::{self, EventSender, Reach, SourceSpec, Told, kubernetes::Locations},
 };
 use anyhow::Context as _;
+use leaving::Leaving;
 use lock::{Holder, Locks};
 use pressure::{News, Pressure, Refusals};
 use socket::{Request, Response};
@@ -145,6 +147,10 @@ struct Daemon {
     /// Interfaces that refused the programs, and when they are asked again.
     unattached: BTreeMap<u32, String>,
     attach_due: Option<time::Instant>,
+    /// The node is to be left.
+    leaving: Option<Leaving>,
+    /// The connections that are open are being looked for.
+    leaving_look: Option<JoinHandle<leaving::Found>>,
     /// When flows are looked for next, and how long at least a scan rests now.
     collection_due: time::Instant,
     collection_rests_until: time::Instant,
@@ -243,6 +249,8 @@ impl Daemon {
             bypassed,
             unattached: BTreeMap::new(),
             attach_due: None,
+            leaving: None,
+            leaving_look: None,
             collection_due: time::Instant::now(),
             collection_rests_until: time::Instant::now(),
             pressure: Pressure::default(),
@@ -253,6 +261,7 @@ impl Daemon {
             under_way: Vec::new(),
         };
         if bypassed {
+            warn!("mode bypass: no program is put on");
             daemon.take_all_off();
         }
         Ok(daemon)
@@ -278,7 +287,7 @@ impl Daemon {
         // Attach first: once the maps are filled, every pod that is there is served. Nor is any flow an orphan as long
         // as the interfaces are not known.
         let mut attached = false;
-        loop {
+        let left = loop {
             self.note_turn();
             if self.writer.needs_retry() {
                 self.retry_due.get_or_insert_with(|| time::Instant::now() + RETRY_DELAY);
@@ -286,8 +295,8 @@ impl Daemon {
             select! {
                 // The order is that of urgency: a new pod's first packets are already under way.
                 biased;
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break None,
+                _ = interrupt.recv() => break None,
                 Some(event) = interfaces.recv() => {
                     self.follow_interface(event)?;
                     attached = true;
@@ -321,13 +330,23 @@ impl Daemon {
                     scan = None;
                     self.collected(found)?;
                 }
+                () = at(self.leaving.as_ref().map(Leaving::due)), if self.leaving_look.is_none() => self.look_at_open(),
+                Some(found) = finished(&mut self.leaving_look) => {
+                    self.leaving_look = None;
+                    if let Some(outlived) = self.may_leave(found) {
+                        break Some(outlived);
+                    }
+                }
                 () = future::ready(()), if self.catalog_begun.is_some() => self.write_catalog(CATALOG_STEP),
                 _ = pulse.tick() => {}
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
-        }
+        };
         // What is being written may be older than what is due.
         self.finish_catalog().await;
+        if let Some(outlived) = left {
+            return self.leave(outlived, source, events, [terminate, interrupt]).await;
+        }
         if self.catalog_due.is_some() || self.catalog_begun.is_some() {
             self.write_catalog(usize::MAX);
             self.finish_catalog().await;
@@ -364,6 +383,7 @@ impl Daemon {
         let committed = self.writer.commit(now.into_std());
         // Before the names, which tell that it is done.
         self.follow_mode()?;
+        self.follow_uninstall();
         match committed {
             Commit::Idle => self.note_idle(),
             Commit::Failed => self.note_failure(),

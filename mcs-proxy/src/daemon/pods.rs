@@ -30,6 +30,7 @@ impl Daemon {
             return self.pods.clone().iter().try_for_each(|(&index, name)| self.attach(index, name));
         }
         self.take_all_off();
+        warn!("mode bypass: every program is off; flows that were open end, and what is beneath serves all");
         Ok(())
     }
 
@@ -49,7 +50,6 @@ impl Daemon {
         if let Err(failure) = sockets::detach(&self.pin_dir) {
             warn!("{}", with_causes(&failure));
         }
-        warn!("mode bypass: every program is off; flows that were open end, and what is beneath serves all");
     }
 
     /// # Errors

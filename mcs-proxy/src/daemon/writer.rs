@@ -8,7 +8,7 @@ use crate::{
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
-    model::{Limits, Model, NamespacedName, NodeMode, ObjectKind, Problem, ProblemTracker},
+    model::{Limits, Model, NamespacedName, NodeMode, ObjectKind, Problem, ProblemTracker, Uninstall},
     observe::{
         catalog::{Catalog, Draft},
         events::Board,
@@ -19,6 +19,7 @@ use crate::{
 use mcs_proxy_ebpf::abi::{Address, Liveness};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tracing::{error, info, warn};
@@ -166,7 +167,26 @@ impl<D: Dataplane> Writer<D> {
     /// What holds on this node: of what was ordered here, and of what the settings say, as far as they are known.
     #[must_use]
     pub const fn modes(&self) -> Modes {
-        Modes { settings: self.model.settings().mode, node: self.model.node_mode() }
+        let (settings, node) = (self.model.settings().mode, self.model.node_mode());
+        match (self.model.settings().uninstall.is_some(), node) {
+            // What was ordered here gives way to it.
+            (true, NodeMode::Auto | NodeMode::Active) => {
+                Modes { settings: self.model.mode(), node: NodeMode::Auto }
+            }
+            (true, NodeMode::Drain | NodeMode::Bypass) | (false, _) => Modes { settings, node },
+        }
+    }
+
+    /// The order to leave this node, once the maps let no new flow begin.
+    #[must_use]
+    pub fn uninstall(&self) -> Option<&Uninstall> {
+        self.model.settings().uninstall.as_ref().filter(|_| self.phase == Phase::Synced)
+    }
+
+    /// The Service that has a VIP, if any is known.
+    #[must_use]
+    pub fn service_of(&self, vip: IpAddr) -> Option<&NamespacedName> {
+        self.model.services().find(|service| service.cluster_ips.contains(&vip)).map(|service| &service.key)
     }
 
     /// Makes the maps hold what the events so far ask for.

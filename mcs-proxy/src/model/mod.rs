@@ -28,7 +28,8 @@ pub use quota::Limits;
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
 pub use service_import::{ServiceImport, import_key};
 pub use settings::{
-    ClusterSettings, ClusterState, MODE_KEY, Mode, NodeMode, OnFailure, Settings, SettingsObject, Zones,
+    ClusterSettings, ClusterState, MODE_KEY, Mode, NodeMode, OnFailure, Settings, SettingsObject,
+    UNINSTALL_ANNOTATION, Uninstall, Zones,
 };
 pub use slice::{Endpoint, EndpointSlice, Hints, SlicePort, SourceCluster};
 pub use store::Model;

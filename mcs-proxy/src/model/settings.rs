@@ -2,7 +2,10 @@ use super::{NamespacedName, Problem};
 use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// What the operator says of everything and of single clusters: the ConfigMap that `--settings` names.
 ///
@@ -13,6 +16,37 @@ pub struct Settings {
     pub mode: Mode,
     /// By the cluster's name, this cluster's own included. Those not named have [`ClusterSettings::default`].
     pub clusters: BTreeMap<String, ClusterSettings>,
+    /// mcs-proxy is to leave every node.
+    pub uninstall: Option<Uninstall>,
+}
+
+/// The ConfigMap's annotation [`UNINSTALL_ANNOTATION`]: the daemons drain, take everything off and say so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uninstall {
+    /// Which attempt it is: reports have it as a label.
+    pub id: String,
+    /// How long connections may take to end.
+    #[serde(with = "seconds")]
+    pub drain: Duration,
+    /// `mode` as it was, for whoever thinks better of it.
+    #[serde(default)]
+    pub mode: Option<String>,
+}
+
+/// On the settings' ConfigMap, an [`Uninstall`] as JSON; on a report, its id as a label.
+pub const UNINSTALL_ANNOTATION: &str = "mcs-proxy.io/uninstall";
+
+mod seconds {
+    use super::Duration;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(time.as_secs())
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_secs)
+    }
 }
 
 /// `mode`: the switch for everything.
@@ -132,7 +166,9 @@ impl SettingsObject {
     /// Puts `previous`'s values where this one's were malformed: a value that cannot be read changes nothing.
     pub(super) fn keep_last_good_of(&mut self, previous: &Settings) {
         for key in &self.malformed {
-            if key == MODE_KEY {
+            if key == UNINSTALL_ANNOTATION {
+                self.settings.uninstall.clone_from(&previous.uninstall);
+            } else if key == MODE_KEY {
                 self.settings.mode = previous.mode;
             } else if let Some(cluster) = previous.clusters.get(key) {
                 self.settings.clusters.insert(key.clone(), cluster.clone());

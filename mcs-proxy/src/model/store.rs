@@ -134,10 +134,13 @@ impl Model {
         self.node_mode
     }
 
-    /// What holds of the settings' `mode` and the node's.
+    /// What holds of the settings' `mode` and the node's. Whoever is to leave takes no new flows, whatever they say.
     #[must_use]
     pub const fn mode(&self) -> Mode {
-        self.node_mode.over(self.settings.mode)
+        match self.node_mode.over(self.settings.mode) {
+            Mode::Active if self.settings.uninstall.is_some() => Mode::Drain,
+            mode @ (Mode::Active | Mode::Drain | Mode::Bypass) => mode,
+        }
     }
 
     /// Orders a mode on this node. Returns the affected Services.
@@ -424,7 +427,9 @@ impl Model {
             }
             ObjectKind::ConfigMap => {
                 if self.settings_key.take_if(|settings| settings == key).is_some() {
-                    self.change_settings(Settings::default(), affected);
+                    // It goes with the rest of what is uninstalled, and who is leaving does not come back for that.
+                    let uninstall = self.settings.uninstall.take();
+                    self.change_settings(Settings { uninstall, ..Settings::default() }, affected);
                 }
             }
             ObjectKind::File => return,

@@ -3,3 +3,4 @@
 mod cleanup;
 mod second;
 mod stage;
+mod uninstall;

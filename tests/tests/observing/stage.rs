@@ -35,7 +35,7 @@ pub(crate) struct Stage {
     _pods: Vec<Pod>,
     pub(crate) manifests: Manifests,
     pub(crate) node: Node,
-    world: World,
+    pub(crate) world: World,
 }
 
 impl Stage {

@@ -3,11 +3,13 @@
 mod answers;
 mod clock;
 mod collector;
+mod open;
 mod timeouts;
 
 pub use answers::{Answers, Silence};
 pub use clock::{Clock, TickRate};
 pub use collector::{Collected, Collector, GONE, reply_key};
+pub use open::{OpenFlow, open_flows};
 pub use timeouts::Timeouts;
 
 use super::{pins::PinsError, sys::SysError};

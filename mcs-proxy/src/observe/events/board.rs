@@ -1,6 +1,7 @@
 use super::{Schedule, Topic};
 use crate::model::ProblemNews;
 use std::{
+    collections::VecDeque,
     future,
     hash::{BuildHasher, Hasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,13 +17,31 @@ pub struct Board(Arc<Shared>);
 struct Shared {
     schedule: Mutex<Schedule>,
     noted: Notify,
+    reports: Mutex<VecDeque<Report>>,
+    reported: Notify,
+}
+
+/// What the cluster is told once, about the settings' ConfigMap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub reason: &'static str,
+    /// `Warning`, or `Normal`.
+    pub is_warning: bool,
+    pub note: String,
+    /// Which order it answers.
+    pub uninstall: String,
 }
 
 impl Board {
     /// As [`Schedule::new`].
     #[must_use]
     pub fn new(jitter: Duration) -> Self {
-        Self(Arc::new(Shared { schedule: Mutex::new(Schedule::new(jitter)), noted: Notify::new() }))
+        Self(Arc::new(Shared {
+            schedule: Mutex::new(Schedule::new(jitter)),
+            noted: Notify::new(),
+            reports: Mutex::default(),
+            reported: Notify::new(),
+        }))
     }
 
     /// Returns at once.
@@ -30,6 +49,23 @@ impl Board {
         if !news.arisen.is_empty() || !news.solved.is_empty() {
             self.schedule().note(news, Instant::now(), random);
             self.0.noted.notify_one();
+        }
+    }
+
+    /// Returns at once.
+    pub fn report(&self, report: Report) {
+        self.0.reports.lock().unwrap_or_else(PoisonError::into_inner).push_back(report);
+        self.0.reported.notify_one();
+    }
+
+    /// The next report, in order.
+    pub async fn next_report(&self) -> Report {
+        loop {
+            let next = self.0.reports.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            if let Some(report) = next {
+                return report;
+            }
+            self.0.reported.notified().await;
         }
     }
 

@@ -14,7 +14,7 @@ mod reason;
 mod schedule;
 mod topic;
 
-pub use board::Board;
+pub use board::{Board, Report};
 pub use reason::Reason;
 pub use schedule::Schedule;
 pub use topic::{PERIOD, Topic};

@@ -1,7 +1,7 @@
 use super::report::{Report, shown};
 use crate::model::{
     ClusterSettings, ClusterState, MODE_KEY, Mode, NamespacedName, ObjectKind, ObjectRef, OnFailure,
-    Settings, SettingsObject, Zones, check_cluster_name,
+    Settings, SettingsObject, UNINSTALL_ANNOTATION, Uninstall, Zones, check_cluster_name,
 };
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as api;
@@ -41,6 +41,20 @@ pub fn settings(object: &api::ConfigMap) -> SettingsObject {
                 format!("the last good value stays (at first: the default); {way_out}"),
             );
             malformed.insert(name.clone());
+        }
+    }
+    let annotations = metadata.annotations.as_ref().unwrap_or(&empty);
+    if let Some(text) = annotations.get(UNINSTALL_ANNOTATION) {
+        match serde_json::from_str::<Uninstall>(text) {
+            Ok(uninstall) => settings.uninstall = Some(uninstall),
+            Err(error) => {
+                report.add(
+                    format!("metadata.annotations[{UNINSTALL_ANNOTATION}]"),
+                    format!("`{}` is no order to leave: {error}", shown(text)),
+                    "nothing is done for it; have it written by `mcs-proxy uninstall`",
+                );
+                malformed.insert(UNINSTALL_ANNOTATION.to_owned());
+            }
         }
     }
     if object.binary_data.as_ref().is_some_and(|data| !data.is_empty()) {

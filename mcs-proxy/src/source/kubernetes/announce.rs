@@ -17,9 +17,9 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 /// `reportingController`
-const CONTROLLER: &str = "mcs-proxy.io/mcs-proxy";
+pub(super) const CONTROLLER: &str = "mcs-proxy.io/mcs-proxy";
 /// `reportingInstance` may have so many characters.
-const LONGEST_INSTANCE: usize = 128;
+pub(super) const LONGEST_INSTANCE: usize = 128;
 /// Between two Events: a node that sees a great many problems is no burden.
 const PACE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -72,7 +72,7 @@ pub(super) async fn announce(client: Client, board: &Board, uids: &Uids, node_na
 
 /// # Errors
 /// It is not there, but may be at another attempt; with the way out.
-async fn create(api: &Api<Event>, event: &Event) -> Result<(), String> {
+pub(super) async fn create(api: &Api<Event>, event: &Event) -> Result<(), String> {
     match timeout(PATIENCE, api.create(&PostParams::default(), event)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) => match status.code {

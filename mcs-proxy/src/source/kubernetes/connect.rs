@@ -49,7 +49,7 @@ const SILENCE: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// A client, and how to name its server to people: its URL and where that came from. Does not connect yet.
-pub(super) async fn client(locations: &Locations) -> Result<(Client, String), KubernetesError> {
+pub async fn client(locations: &Locations) -> Result<(Client, String), KubernetesError> {
     let (mut config, origin) = config(locations).await?;
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(SILENCE);

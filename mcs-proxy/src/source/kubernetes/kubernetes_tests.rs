@@ -194,7 +194,7 @@ async fn an_api_server_that_is_not_there_is_no_start_error_and_the_cause_is_told
     for scheme in ["http", "https"] {
         let path = kubeconfig(&format!("absent-{scheme}"), &format!("{scheme}://{address}"));
         let locations = Locations { flag: Some(path.clone()), ..Locations::default() };
-        let (client, server) = connect::client(&locations).await.unwrap();
+        let (client, server) = client(&locations).await.unwrap();
         assert_eq!(server, format!("{scheme}://{address}/ (--kubeconfig {})", path.display()));
         let error = Api::<Service>::all(client).list(&Default::default()).await.unwrap_err();
         let said = crate::observe::with_causes(&watcher::Error::InitialListFailed(error));

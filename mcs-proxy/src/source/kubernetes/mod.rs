@@ -11,9 +11,10 @@ mod connect;
 mod follow;
 mod health;
 mod imports;
+mod report;
 mod uids;
 
-pub use connect::{KubernetesError, Locations};
+pub use connect::{KubernetesError, Locations, client};
 
 use super::{Object, Scope, decode};
 use crate::{
@@ -46,7 +47,7 @@ pub async fn run(
     board: &Board,
     events: EventSender,
 ) -> Result<(), KubernetesError> {
-    let (client, server) = connect::client(locations).await?;
+    let (client, server) = client(locations).await?;
     let uids = Uids::default();
     let health = |kind| Health::new(kind, &server, events.reach());
     let services = async {
@@ -93,6 +94,7 @@ pub async fn run(
     tokio::select! {
         _ = async { tokio::join!(services, slices, node, settings, imports) } => {}
         () = announce(client.clone(), board, &uids, &scope.node_name) => {}
+        () = report::report(client.clone(), board, &uids, scope) => {}
         () = events.closed() => {}
     }
     Ok(())
@@ -125,7 +127,7 @@ fn only(name: &str) -> watcher::Config {
 /// # Errors
 /// As [`run`].
 pub async fn check(locations: &Locations) -> Result<(), KubernetesError> {
-    connect::client(locations).await.map(drop)
+    client(locations).await.map(drop)
 }
 
 #[cfg(test)]

@@ -1,0 +1,217 @@
+//! Leaving the node for good, as the settings' ConfigMap orders it: no new flow begins, those there may end, then everything
+//! is taken off and the cluster told so.
+
+use super::{Daemon, lock, socket, vitals::PULSE};
+use crate::{
+    dataplane::{
+        flows::{FlowsError, OpenFlow, open_flows},
+        leftovers,
+    },
+    model::Uninstall,
+    observe::{catalog, events::Report, interfaces, mode, with_causes},
+    source::{Event, Object, Told},
+};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+use tokio::{
+    select,
+    signal::unix::Signal,
+    sync::mpsc,
+    task::{self, JoinHandle},
+    time,
+};
+use tracing::{error, info, warn};
+
+/// How often the open connections are counted, and more seldom where that takes long.
+const LOOK: Duration = Duration::from_millis(500);
+const REST: u32 = 8;
+
+/// So many connections are named; the log has them all.
+const NAMED: usize = 8;
+
+pub(super) type Found = (Duration, Result<Vec<OpenFlow>, FlowsError>);
+
+/// An order to leave that is being followed.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    order: Uninstall,
+    until: time::Instant,
+    due: time::Instant,
+    /// Connections at the last look.
+    open: usize,
+}
+
+/// What was open when the time was up.
+#[derive(Debug)]
+pub(super) struct Outlived {
+    order: Uninstall,
+    flows: Vec<OpenFlow>,
+}
+
+/// What a daemon makes in its run directory.
+#[must_use]
+pub fn files() -> Vec<String> {
+    let written = [catalog::FILE, interfaces::FILE, mode::FILE];
+    // What a daemon that was killed had not finished.
+    let partial = written.map(|name| format!("{name}.partial"));
+    written.into_iter().chain([socket::FILE, lock::FILE]).map(str::to_owned).chain(partial).collect()
+}
+
+impl Leaving {
+    pub(super) const fn due(&self) -> time::Instant {
+        self.due
+    }
+}
+
+impl Daemon {
+    /// Begins to leave, or thinks better of it.
+    pub(super) fn follow_uninstall(&mut self) {
+        let now = time::Instant::now();
+        match self.writer.uninstall() {
+            Some(order) if self.leaving.as_ref().is_none_or(|leaving| leaving.order.id != order.id) => {
+                info!("leaving this node: no new connections, and {:?} for those there to end", order.drain);
+                let until = now + order.drain;
+                self.leaving = Some(Leaving { order: order.clone(), until, due: now, open: usize::MAX });
+            }
+            Some(_) => {}
+            None => {
+                if self.leaving.take().is_some() {
+                    info!("no longer leaving this node");
+                }
+            }
+        }
+    }
+
+    /// Looks for open connections, which takes long, on a thread of its own.
+    pub(super) fn look_at_open(&mut self) {
+        let pin_dir = self.pin_dir.clone();
+        self.leaving_look = Some(task::spawn_blocking(move || {
+            let start = Instant::now();
+            let found = open_flows(&pin_dir);
+            (start.elapsed(), found)
+        }));
+    }
+
+    /// Whether it is time, and what is open then.
+    pub(super) fn may_leave(&mut self, (took, found): Found) -> Option<Outlived> {
+        let leaving = self.leaving.as_mut()?;
+        let now = time::Instant::now();
+        leaving.due = (now + LOOK.max(REST * took)).min(leaving.until.max(now + LOOK));
+        let flows = match found {
+            Ok(flows) => flows,
+            Err(failure) => {
+                error!("{}; how many connections are open cannot be told", with_causes(&failure));
+                Vec::new()
+            }
+        };
+        if !flows.is_empty() && now < leaving.until {
+            if flows.len() != leaving.open {
+                leaving.open = flows.len();
+                info!(open = flows.len(), "connections are still open");
+            }
+            return None;
+        }
+        Some(Outlived { order: leaving.order.clone(), flows })
+    }
+
+    /// Takes everything off, reports it, and stays until it is ended, as nobody is to start a daemon anew meanwhile.
+    ///
+    /// # Errors
+    /// It is no longer to leave: a new start serves again.
+    pub(super) async fn leave(
+        mut self,
+        outlived: Outlived,
+        mut source: JoinHandle<anyhow::Result<()>>,
+        mut events: mpsc::Receiver<Told>,
+        [mut terminate, mut interrupt]: [Signal; 2],
+    ) -> anyhow::Result<()> {
+        let id = outlived.order.id.clone();
+        let note = self.note(&outlived);
+        self.take_all_off();
+        let Self { pin_dir, run_dir, board, _locks: locks, writer, links, vitals, .. } = self;
+        drop((writer, links));
+        // The lock stays for as long as this process does.
+        let files: Vec<_> = files().into_iter().filter(|file| file != lock::FILE).collect();
+        let mut failures = Vec::new();
+        match leftovers::find(&pin_dir, &run_dir, &files).await {
+            Ok(found) => {
+                for leftover in found {
+                    if let Err(failure) = leftover.remove().await {
+                        failures.push(with_causes(&failure));
+                    }
+                }
+            }
+            Err(failure) => failures.push(with_causes(&failure)),
+        }
+        let is_clean = failures.is_empty();
+        let note = if is_clean {
+            note
+        } else {
+            format!("not all could be removed: {}; {note}", failures.join("; "))
+        };
+        let is_warning = !is_clean || !outlived.flows.is_empty();
+        if is_warning {
+            warn!("{note}");
+        } else {
+            info!("{note}");
+        }
+        let reason = if is_clean { "Uninstalled" } else { "UninstallFailed" };
+        board.report(Report { reason, is_warning, note, uninstall: id });
+        // The probes are still answered.
+        let mut pulse = time::interval(PULSE);
+        let ended = loop {
+            vitals.turn();
+            select! {
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+                Some(told) = events.recv() => if takes_it_back(&told.event) {
+                    break Err(anyhow::anyhow!("no longer to leave this node; ending, so that a new start serves again"));
+                },
+                _ = pulse.tick() => {}
+                ended = &mut source => break ended?.and_then(|()| anyhow::bail!("the source has ended")),
+            }
+        };
+        // Nothing but an empty directory is lost if they stay.
+        drop(fs::remove_file(run_dir.join(lock::FILE)));
+        drop(fs::remove_dir(&run_dir));
+        drop(locks);
+        ended
+    }
+
+    fn note(&self, outlived: &Outlived) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        let named = |flow: &OpenFlow| {
+            let service = self.writer.service_of(flow.vip.ip());
+            let service = service.map_or_else(String::new, |service| format!(" ({service})"));
+            format!("{} {} to {}{service}", catalog::protocol_name(flow.protocol), flow.client, flow.vip)
+        };
+        for flow in &outlived.flows {
+            warn!("a connection outlives the drain: {}", named(flow));
+        }
+        let count = outlived.flows.len();
+        let names: Vec<_> = outlived.flows.iter().take(NAMED).map(named).collect();
+        let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+        match count {
+            0 => format!("mcs-proxy {version} has left; no connection outlived the drain"),
+            1 => {
+                format!("mcs-proxy {version} has left; a connection outlived the drain: {}", names.join(", "))
+            }
+            _ => format!(
+                "mcs-proxy {version} has left; {count} connections outlived the drain: {}{more}",
+                names.join(", ")
+            ),
+        }
+    }
+}
+
+/// The ConfigMap is there, and says nothing of leaving. (That it is gone says nothing: it goes with all the rest.)
+fn takes_it_back(event: &Event) -> bool {
+    let is = |object: &Object| matches!(object, Object::Settings(settings) if settings.settings.uninstall.is_none());
+    match event {
+        Event::Applied(object) => is(object),
+        Event::Replaced(_, objects) => objects.iter().any(is),
+        Event::Deleted(..) | Event::Problem(_) | Event::Mended(_) => false,
+    }
+}
