@@ -33,7 +33,9 @@ fn build() -> Result<(), object::Error> {
     }
     println!("cargo::rerun-if-env-changed={}", object::ROUTE);
 
-    let built = object::build(workspace, &variable("CARGO")?, &[])?;
+    let architecture = env::var("CARGO_CFG_TARGET_ARCH")
+        .map_err(|_| object::Error::Failed("CARGO_CFG_TARGET_ARCH is not set".into()))?;
+    let built = object::build(workspace, &variable("CARGO")?, &architecture, &[])?;
     let embedded = variable("OUT_DIR")?.join("mcs-proxy-ebpf.o");
     fs::copy(&built, &embedded)
         .map_err(|error| format!("{} to {}: {error}", built.display(), embedded.display()))

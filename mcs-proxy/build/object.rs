@@ -78,13 +78,22 @@ pub(crate) fn linker(workspace: &Path) -> PathBuf {
     workspace.join("target/tools/bin/bpf-linker")
 }
 
-/// Builds the object, with flags for the compiler beyond the usual ones, and returns its path.
-pub(crate) fn build(workspace: &Path, cargo: &Path, extra_flags: &[&str]) -> Result<PathBuf, Error> {
+/// Builds the object for kernels of an architecture (as Rust calls it), with flags for the compiler beyond the usual ones,
+/// and returns its path.
+pub(crate) fn build(
+    workspace: &Path,
+    cargo: &Path,
+    architecture: &str,
+    extra_flags: &[&str],
+) -> Result<PathBuf, Error> {
     let linker = linker(workspace);
     let compiler = Compiler::find().filter(|_| linker.exists()).ok_or(Error::ToolsMissing)?;
-    let mut flags = flags(workspace, &linker);
+    let mut flags = flags(workspace, &linker, architecture);
     flags.extend(extra_flags.iter().map(|&flag| flag.to_owned()));
-    let target_dir = workspace.join("target/bpf");
+    let mut target_dir = workspace.join("target/bpf");
+    if architecture != env::consts::ARCH {
+        target_dir.push(architecture);
+    }
 
     let mut command = Command::new(cargo);
     command
@@ -116,7 +125,7 @@ pub(crate) fn build(workspace: &Path, cargo: &Path, extra_flags: &[&str]) -> Res
     Ok(target_dir.join(TARGET).join("release/mcs-proxy-ebpf"))
 }
 
-fn flags(workspace: &Path, linker: &Path) -> Vec<String> {
+fn flags(workspace: &Path, linker: &Path, architecture: &str) -> Vec<String> {
     let mut flags = vec![
         format!("-Clinker={}", linker.display()),
         // Atomic operations that return a value need v3 of the instruction set (Linux 5.12).
@@ -124,7 +133,7 @@ fn flags(workspace: &Path, linker: &Path) -> Vec<String> {
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
         // aya-ebpf's own build script would set it from the host's.
-        format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+        format!("--cfg=bpf_target_arch=\"{architecture}\""),
         "-Ccodegen-units=1".into(),
         "-Cpanic=abort".into(),
         // BTF holds the names of source files: the same object wherever the workspace lies.

@@ -6,20 +6,21 @@ use serde_json::{Value, json};
 use std::{
     fs,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 const PATIENCE: Duration = Duration::from_secs(90);
-const TOKEN: &str = "harness";
+/// An administrator's.
+pub(crate) const TOKEN: &str = "harness";
 /// Of the service account that `deploy/base` makes.
 const DAEMON_TOKEN: &str = "daemon";
 const DAEMON: &str = "system:serviceaccount:mcs-proxy:mcs-proxy";
 const LEAVER_TOKEN: &str = "leaver";
 const LEAVER: &str = "system:serviceaccount:mcs-proxy:mcs-proxy-uninstall";
-const PORT: u16 = 6443;
+pub(crate) const PORT: u16 = 6443;
 
 /// The processes of a control plane. There is no kubelet: nodes and pods are entered by hand.
 #[derive(Debug)]
@@ -45,30 +46,8 @@ impl ApiServer {
             folder.join("tokens.csv"),
             format!("{TOKEN},admin,1,system:masters\n{DAEMON_TOKEN},{DAEMON},2\n{LEAVER_TOKEN},{LEAVER},3\n"),
         )?;
-        let key = folder.join("sa.key");
-        run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
-        run(Command::new("openssl")
-            .args(["rsa", "-pubout", "-in"])
-            .arg(&key)
-            .arg("-out")
-            .arg(folder.join("sa.pub")))?;
-
-        let data = folder.join("etcd").display().to_string();
-        let etcd = namespace.spawn(
-            "etcd",
-            &programs::kubernetes("etcd")?,
-            &[
-                "--data-dir",
-                &data,
-                "--unsafe-no-fsync",
-                "--listen-client-urls",
-                "http://127.0.0.1:2379",
-                "--advertise-client-urls",
-                "http://127.0.0.1:2379",
-                "--listen-peer-urls",
-                "http://127.0.0.1:2380",
-            ],
-        )?;
+        make_keys(&folder)?;
+        let etcd = start_etcd(&namespace, &folder)?;
         let mut api = Self {
             controllers: None,
             server: None,
@@ -294,23 +273,64 @@ impl ApiServer {
     }
 
     fn call(&self, method: &str, path: &str, body: Option<(&str, &str)>) -> Result<String> {
-        let mut curl = self.namespace.command("curl")?;
-        curl.args(["--silent", "--show-error", "--insecure", "--fail-with-body", "--max-time", "20"])
-            .args(["--request", method, "--header", &format!("Authorization: Bearer {TOKEN}")])
-            .arg(format!("https://{FABRIC}:{PORT}{path}"));
-        if let Some((kind, _)) = body {
-            curl.args(["--header", &format!("Content-Type: {kind}"), "--data-binary", "@-"]);
-        }
-        let output = with_input(&mut curl, body.map_or("", |(_, text)| text))?;
-        let text = text(&output.stdout);
-        if !output.status.success() {
-            bail!("{method} {path}: {} {text}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        Ok(text)
+        call(&self.namespace, method, path, body)
     }
 }
 
-fn kubeconfig(token: &str) -> String {
+/// Asks the server something as an administrator.
+pub(crate) fn call(
+    namespace: &Namespace,
+    method: &str,
+    path: &str,
+    body: Option<(&str, &str)>,
+) -> Result<String> {
+    let mut curl = namespace.command("curl")?;
+    curl.args(["--silent", "--show-error", "--insecure", "--fail-with-body", "--max-time", "20"])
+        .args(["--request", method, "--header", &format!("Authorization: Bearer {TOKEN}")])
+        .arg(format!("https://{FABRIC}:{PORT}{path}"));
+    if let Some((kind, _)) = body {
+        curl.args(["--header", &format!("Content-Type: {kind}"), "--data-binary", "@-"]);
+    }
+    let output = with_input(&mut curl, body.map_or("", |(_, text)| text))?;
+    let text = text(&output.stdout);
+    if !output.status.success() {
+        bail!("{method} {path}: {} {text}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(text)
+}
+
+/// The keys of service accounts' tokens.
+pub(crate) fn make_keys(folder: &Path) -> Result<()> {
+    let key = folder.join("sa.key");
+    run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
+    run(Command::new("openssl")
+        .args(["rsa", "-pubout", "-in"])
+        .arg(&key)
+        .arg("-out")
+        .arg(folder.join("sa.pub")))?;
+    Ok(())
+}
+
+pub(crate) fn start_etcd(namespace: &Namespace, folder: &Path) -> Result<Process> {
+    let data = folder.join("etcd").display().to_string();
+    namespace.spawn(
+        "etcd",
+        &programs::kubernetes("etcd")?,
+        &[
+            "--data-dir",
+            &data,
+            "--unsafe-no-fsync",
+            "--listen-client-urls",
+            "http://127.0.0.1:2379",
+            "--advertise-client-urls",
+            "http://127.0.0.1:2379",
+            "--listen-peer-urls",
+            "http://127.0.0.1:2380",
+        ],
+    )
+}
+
+pub(crate) fn kubeconfig(token: &str) -> String {
     format!(
         r#"apiVersion: v1
 kind: Config
@@ -333,7 +353,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// What a program says that reads this text.
-fn with_input(command: &mut Command, input: &str) -> Result<Output> {
+pub(crate) fn with_input(command: &mut Command, input: &str) -> Result<Output> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -1,9 +1,9 @@
 //! A cgroup of a test's own.
 
-use crate::cleanup;
+use crate::{cleanup, sys};
 use anyhow::{Context, Result};
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -13,6 +13,7 @@ use std::{
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
+    root: PathBuf,
 }
 
 impl Cgroup {
@@ -26,12 +27,27 @@ impl Cgroup {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = root.join(format!("{}-{number}", cleanup::run_name()));
         fs::create_dir(&path).with_context(|| format!("{} (are you root?)", path.display()))?;
-        Ok(Self { path })
+        Ok(Self { root: root.to_owned(), path })
     }
 
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the cgroup2 is mounted that this one is in.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Attaches a program to `connect4` that lets everything through, and no program beside itself. It goes with the cgroup.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn occupy_connect4(&self) -> Result<()> {
+        let program = sys::load_permissive_connect4().context("a program for connect4")?;
+        sys::attach_alone(&program, &File::open(&self.path)?).context("attaching it")
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a run leaves on the machine, and how it goes away: normally when its owner is dropped, a panic included;
 //! else on Ctrl-C; else, after a SIGKILL, when the next run starts.
 //!
-//! Every run has a name, `mcsp-<pid>`. It begins the names of the run's network namespaces and pin directories, and of its
-//! folders in `/run`. A run whose process is gone is dead, unless it was kept on purpose.
+//! Every run has a name, `mcsp-<pid>`. It begins the names of the run's network namespaces, pin directories and cgroups, and of
+//! its folders in `/run`. A run whose process is gone is dead, unless it was kept on purpose.
 
-use crate::sys;
+use crate::{cluster, sys};
 use anyhow::{Context, Result};
 use std::{
     collections::BTreeSet,
@@ -121,7 +121,8 @@ pub(crate) fn remove_own() {
         return;
     }
     let processes = std::mem::take(&mut *PROCESSES.lock().unwrap_or_else(PoisonError::into_inner));
-    processes.into_iter().for_each(end_process);
+    // The last one that was started depends on those before.
+    processes.into_iter().rev().for_each(end_process);
     remove_traces(&run_name());
 }
 
@@ -144,11 +145,10 @@ pub(crate) fn keep() -> Result<()> {
 /// # Errors
 /// `/run` cannot be read.
 pub fn tear_down_kept() -> Result<Vec<String>> {
-    let kept: Vec<_> =
-        runs()?.into_iter().filter(|run| Path::new(RUNS).join(run).join(KEPT).exists()).collect();
+    let kept = kept_runs()?;
     for run in &kept {
         let notes = fs::read_to_string(Path::new(RUNS).join(run).join(KEPT)).unwrap_or_default();
-        for note in notes.lines() {
+        for note in notes.lines().rev() {
             let Some((pid, start)) = note.split_once(' ') else { continue };
             let Ok(pid) = pid.parse() else { continue };
             // The id may be another process's by now.
@@ -159,6 +159,14 @@ pub fn tear_down_kept() -> Result<Vec<String>> {
         remove_traces(run);
     }
     Ok(kept)
+}
+
+/// The names of the runs that were kept.
+///
+/// # Errors
+/// `/run` cannot be read.
+pub fn kept_runs() -> Result<Vec<String>> {
+    Ok(runs()?.into_iter().filter(|run| Path::new(RUNS).join(run).join(KEPT).exists()).collect())
 }
 
 fn remove_dead_runs() -> Result<()> {
@@ -212,6 +220,7 @@ fn remove(own: impl Fn(&str) -> bool) {
             drop(fs::remove_dir_all(Path::new(folder).join(name)));
         }
     }
+    cluster::remove_cgroups(&own);
     for name in names(NAMESPACES).filter(|name| own(name)) {
         drop(Command::new("ip").args(["netns", "delete", &name]).stderr(Stdio::null()).status());
     }

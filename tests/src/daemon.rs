@@ -15,9 +15,9 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 
-/// For setpriv(1), which goes on as the program: root by name, with three capabilities, as a pod has it.
-const CONFINED: [&str; 3] =
-    ["--bounding-set=-all,+bpf,+net_admin,+perfmon", "--inh-caps=-all", "--ambient-caps=-all"];
+/// Goes on as the program: root by name, with three capabilities, as a pod has it.
+const CONFINED: [&str; 4] =
+    ["setpriv", "--bounding-set=-all,+bpf,+net_admin,+perfmon", "--inh-caps=-all", "--ambient-caps=-all"];
 
 /// The daemon of one node. Dropping it ends it; its pins go with the world.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub struct Daemon {
     log: PathBuf,
     pin_dir: PathBuf,
     command: Vec<String>,
-    /// Whether it has all of root's rights, or only those that it needs.
-    confined: bool,
+    /// A program, with arguments, that goes on as ours, which is named after them; or none.
+    under: Vec<String>,
     node: Node,
 }
 
@@ -92,7 +92,8 @@ impl Daemon {
         let mut command: Vec<String> = own.map(str::to_owned).to_vec();
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
         let node = node.clone();
-        let mut daemon = Self { process: None, log: PathBuf::new(), pin_dir, command, confined: false, node };
+        let (log, under) = (PathBuf::new(), Vec::new());
+        let mut daemon = Self { process: None, log, pin_dir, command, under, node };
         daemon.spawn()?;
         Ok(daemon)
     }
@@ -120,8 +121,24 @@ impl Daemon {
     /// # Errors
     /// As [`launch`](Self::launch).
     pub fn launch_confined(&mut self) -> Result<()> {
-        self.confined = true;
+        self.launch_under(&CONFINED)
+    }
+
+    /// As [`launch`](Self::launch), from now on by this program, which goes on as ours: the words after its own.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    pub fn launch_under(&mut self, program: &[&str]) -> Result<()> {
+        self.under = program.iter().map(|&word| word.to_owned()).collect();
         self.launch()
+    }
+
+    /// Gives a flag this value from the next start on, in place of the one that it has, if any.
+    pub fn set_flag(&mut self, flag: &str, value: &str) {
+        if let Some(place) = self.command.iter().position(|word| word == flag) {
+            self.command.drain(place..self.command.len().min(place + 2));
+        }
+        self.command.extend([flag.to_owned(), value.to_owned()]);
     }
 
     /// Starts the program again, without the wait.
@@ -136,15 +153,12 @@ impl Daemon {
         self.process = None;
         let program = programs::mcs_proxy()?;
         let own = program.display().to_string();
-        let mut arguments: Vec<_> = self.command.iter().map(String::as_str).collect();
+        let words: Vec<&str> =
+            self.under.iter().chain([&own]).chain(&self.command).map(String::as_str).collect();
+        let (first, arguments) = words.split_first().context("no program")?;
         let namespace = &self.node.namespace;
-        let name = format!("{}-daemon", namespace.name());
-        let process = if self.confined {
-            arguments.splice(..0, CONFINED.into_iter().chain([own.as_str()]));
-            namespace.spawn(&name, Path::new("setpriv"), &arguments)?
-        } else {
-            namespace.spawn(&name, &program, &arguments)?
-        };
+        let process =
+            namespace.spawn(&format!("{}-daemon", namespace.name()), Path::new(first), arguments)?;
         process.log().clone_into(&mut self.log);
         self.process = Some(process);
         Ok(())

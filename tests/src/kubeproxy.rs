@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -46,6 +47,10 @@ impl KubeProxy {
     /// # Errors
     /// It cannot be started.
     pub fn launch(api: &ApiServer, node: &Node, mode: ProxyMode) -> Result<Self> {
+        Self::beside(&api.kubeconfig(), node, mode)
+    }
+
+    pub(crate) fn beside(kubeconfig: &Path, node: &Node, mode: ProxyMode) -> Result<Self> {
         let namespace = &node.namespace;
         let pod_ranges: Vec<_> = node.pod_ranges.iter().map(ToString::to_string).collect();
         let process = namespace.spawn(
@@ -53,7 +58,7 @@ impl KubeProxy {
             &programs::kubernetes("kube-proxy")?,
             &[
                 "--kubeconfig",
-                &api.kubeconfig().display().to_string(),
+                &kubeconfig.display().to_string(),
                 "--proxy-mode",
                 mode.name(),
                 "--cluster-cidr",
@@ -187,7 +192,9 @@ impl KubeProxy {
 }
 
 impl ProxyMode {
-    const fn name(self) -> &'static str {
+    /// As `--proxy-mode` has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Nftables => "nftables",
             Self::Iptables => "iptables",

@@ -1,6 +1,7 @@
 //! Network namespaces and what runs in them.
 
 use crate::{
+    api::with_input,
     cleanup,
     sys::{self, Isolation, PacketSocket},
 };
@@ -37,6 +38,12 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Names the namespace that a process is in.
+    pub(crate) fn of_process(name: &str, folder: &Path, process: u32) -> Result<Self> {
+        run(Command::new("ip").args(["netns", "attach", name, &process.to_string()]))?;
+        Ok(Self { name: name.to_owned(), folder: folder.to_owned(), hosts: None, dies_with_us: true })
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -71,7 +78,12 @@ impl Namespace {
         let mut command = Command::new(program);
         sys::isolate(
             &mut command,
-            Isolation { network: Some(self.open()?), files, dies_with_us: self.dies_with_us },
+            Isolation {
+                network: Some(self.open()?),
+                files,
+                dies_with_us: self.dies_with_us,
+                ..Isolation::default()
+            },
         );
         Ok(command)
     }
@@ -157,13 +169,31 @@ impl Namespace {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<Process> {
+        let mut command = self.command(program)?;
+        command.args(arguments);
+        self.spawn_command(name, command)
+    }
+
+    /// The same in a mount and uts namespace of its own, and with one for the ids of the processes that it starts.
+    pub(crate) fn spawn_apart(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<Process> {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let isolation = Isolation {
+            network: Some(self.open()?),
+            dies_with_us: self.dies_with_us,
+            apart: true,
+            ..Isolation::default()
+        };
+        sys::isolate(&mut command, isolation);
+        self.spawn_command(name, command)
+    }
+
+    fn spawn_command(&self, name: &str, mut command: Command) -> Result<Process> {
         let folder = self.folder.join("log");
         fs::create_dir_all(&folder)?;
-        let log = folder.join(format!("{name}.log"));
-        let mut command = self.command(program)?;
         // A terminal's Ctrl-C is for us; we end the rest in order.
         command.process_group(0);
-        Process::spawn(command.args(arguments), log)
+        Process::spawn(&mut command, folder.join(format!("{name}.log")))
     }
 
     fn open(&self) -> Result<File> {
@@ -187,6 +217,18 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         bail!("{command:?}: {}: {}", output.status, words.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs a command that reads this text, and returns what it printed.
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
+    cleanup::stop_if_interrupted();
+    let output = with_input(command, input)?;
+    if !output.status.success() {
+        let (said, words) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        bail!("{command:?}: {}: {} {}", output.status, words.trim(), said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

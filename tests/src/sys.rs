@@ -46,6 +46,8 @@ pub(crate) struct Isolation {
     pub(crate) files: Vec<(CString, CString)>,
     /// Kill the process when the thread that starts it ends.
     pub(crate) dies_with_us: bool,
+    /// A mount and uts namespace of its own, and one for the ids of its children.
+    pub(crate) apart: bool,
 }
 
 /// Makes a command start in namespaces of its choice.
@@ -61,6 +63,10 @@ fn isolate_this_process(isolation: &Isolation) -> io::Result<()> {
     }
     if let Some(network) = &isolation.network {
         enter_network_namespace(network)?;
+    }
+    if isolation.apart {
+        // SAFETY: no memory is passed.
+        check(unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWPID) })?;
     }
     if isolation.files.is_empty() {
         return Ok(());
@@ -85,6 +91,18 @@ pub(crate) fn kill(pid: u32, signal: libc::c_int) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: no memory is passed.
     check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Waits until any child ends, those included that were left to the first process of a namespace, and returns its id.
+pub(crate) fn wait_for_any_child() -> io::Result<u32> {
+    loop {
+        // SAFETY: null is allowed: the status is of no interest.
+        match check(unsafe { libc::waitpid(-1, ptr::null_mut(), 0) }) {
+            Ok(id) => return Ok(id.cast_unsigned()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
@@ -192,6 +210,30 @@ impl PacketSocket {
     }
 }
 
+/// What the calling thread has used of a processor.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessorTime {
+    pub all: Duration,
+    /// The kernel's share of it. Kernels that look once a tick which of the two it is are right on average.
+    pub kernel: Duration,
+}
+
+/// Since the calling thread began.
+///
+/// # Errors
+/// The kernel's.
+pub fn processor_time() -> io::Result<ProcessorTime> {
+    // SAFETY: all-zero is valid for a structure of integers.
+    let mut usage: libc::rusage = unsafe { mem::zeroed() };
+    // SAFETY: there is room for the answer.
+    check(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) })?;
+    let time = |value: libc::timeval| {
+        Duration::from_secs(value.tv_sec.unsigned_abs()) + Duration::from_micros(value.tv_usec.unsigned_abs())
+    };
+    let (user, kernel) = (time(usage.ru_utime), time(usage.ru_stime));
+    Ok(ProcessorTime { all: user + kernel, kernel })
+}
+
 /// bpf(2), whose commands each have their own attributes.
 fn bpf<A>(command: libc::c_int, attributes: &mut A) -> io::Result<libc::c_int> {
     // SAFETY: the kernel reads and writes the structure, whose size is passed, and what its pointers, which the callers
@@ -237,6 +279,32 @@ pub(crate) fn load_classifier(instructions: &[u64]) -> io::Result<OwnedFd> {
         PROG_LOAD,
         [SCHED_CLS | count << 32, instructions.as_ptr().addr() as u64, c"GPL".as_ptr().addr() as u64],
     )
+}
+
+/// `BPF_CGROUP_INET4_CONNECT`
+const CONNECT4: u32 = 10;
+
+/// Loads a program for `connect4` that allows everything.
+pub(crate) fn load_permissive_connect4() -> io::Result<OwnedFd> {
+    const PROG_LOAD: libc::c_int = 5;
+    const CGROUP_SOCK_ADDR: u64 = 18;
+    // r0 = 1; exit
+    let instructions = [1_u64 << 32 | 0xb7, 0x95];
+    let mut attributes = [0_u64; 9];
+    // Type and count; instructions; licence; in the upper half of the last, the hook.
+    attributes[0] = CGROUP_SOCK_ADDR | (instructions.len() as u64) << 32;
+    attributes[1] = instructions.as_ptr().expose_provenance() as u64;
+    attributes[2] = c"GPL".as_ptr().expose_provenance() as u64;
+    attributes[8] = u64::from(CONNECT4) << 32;
+    bpf_descriptor(PROG_LOAD, attributes)
+}
+
+/// Attaches it to a cgroup that has none, in the old way, which allows no program beside it or beneath.
+pub(crate) fn attach_alone(program: &OwnedFd, cgroup: &File) -> io::Result<()> {
+    const PROG_ATTACH: libc::c_int = 8;
+    let mut attributes =
+        [cgroup.as_raw_fd().cast_unsigned(), program.as_raw_fd().cast_unsigned(), CONNECT4, 0];
+    bpf(PROG_ATTACH, &mut attributes).map(drop)
 }
 
 /// Attaches a program to a hook of an interface, before or after all others.

@@ -1,9 +1,11 @@
 //! `cargo xtask`: everything one does with this repository.
 
 mod bench;
+mod cluster;
 mod demo;
 mod deny;
 mod ebpf;
+mod image;
 mod run;
 mod setup;
 mod test;
@@ -31,6 +33,9 @@ enum Task {
     },
     /// Build the eBPF programs alone and print the path and size of the object
     Ebpf {
+        /// Of the kernel that they are for
+        #[arg(long, value_enum, default_value_t = image::Architecture::OURS)]
+        arch: image::Architecture,
         /// Fail on the compiler's warnings too
         #[arg(long)]
         deny_warnings: bool,
@@ -42,8 +47,13 @@ enum Task {
         /// Parts of names
         names: Vec<String>,
     },
+    /// Start a Kubernetes cluster on this machine, or end it; as root
+    #[command(subcommand)]
+    Cluster(cluster::Act),
     /// Measure mcs-proxy beside kube-proxy, or by a name something smaller; as root
     Bench(bench::Benches),
+    /// Build the image of the static binary, for processors like this machine's, and its bill of materials
+    Image(image::Options),
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,
 }
@@ -66,15 +76,18 @@ fn run(task: &Task) -> Result<()> {
     match task {
         Task::Setup { purpose } => {
             setup::run(&workspace, *purpose)?;
-            if matches!(purpose, Purpose::Test | Purpose::Bench) {
+            if matches!(purpose, Purpose::Test | Purpose::Bench | Purpose::Cluster) {
                 setup::kube(&workspace, Beside::Nothing)?;
+            }
+            if *purpose == Purpose::Cluster {
+                setup::cluster(&workspace, Beside::Nothing)?;
             }
             setup::report(&workspace, *purpose);
             Ok(())
         }
-        Task::Ebpf { deny_warnings } => {
+        Task::Ebpf { arch, deny_warnings } => {
             setup::run(&workspace, Purpose::Build)?;
-            ebpf::run(&workspace, *deny_warnings)
+            ebpf::run(&workspace, *arch, *deny_warnings)
         }
         Task::Demo(options) => {
             require_root("the demo")?;
@@ -88,10 +101,18 @@ fn run(task: &Task) -> Result<()> {
             setup::run(&workspace, Purpose::Test)?;
             test::run(&workspace, names)
         }
+        Task::Cluster(act) => {
+            require_root("the cluster")?;
+            cluster::run(&workspace, act)
+        }
         Task::Bench(benches) => {
             require_root("the benchmark")?;
             setup::run(&workspace, benches.purpose())?;
             bench::run(&workspace, benches)
+        }
+        Task::Image(options) => {
+            setup::run(&workspace, Purpose::Build)?;
+            image::run(&workspace, options)
         }
         Task::Deny => {
             setup::run(&workspace, Purpose::Deny)?;

@@ -1,10 +1,12 @@
 //! `cargo xtask test`: everything built, every test run, one line of counts at the end.
 
 use crate::{
+    cluster::build_images,
     run::{build, cargo, command, say},
     setup::{self, Assets},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use mcs_proxy_tests::cluster::PARTS;
 use std::{
     env,
     io::{BufRead, BufReader},
@@ -18,7 +20,10 @@ pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
     // The Go compiler and ours have little to do with one another.
     let kube = thread::spawn({
         let workspace = workspace.to_owned();
-        move || setup::kube(&workspace, setup::Beside::AnotherBuild)
+        move || {
+            setup::kube(&workspace, setup::Beside::AnotherBuild)?;
+            setup::goclient(&workspace, setup::Beside::AnotherBuild)
+        }
     });
     let built = build(workspace, &["mcs-proxy", "hello-pod"]).and_then(|()| {
         let mut tests = tests(workspace, &["--no-run"])?;
@@ -27,6 +32,10 @@ pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
     // A second failure would hide the first.
     let kube = kube.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     built.and(kube)?;
+    if takes_a_cluster(workspace, names)? {
+        setup::cluster(workspace, setup::Beside::Nothing)?;
+        build_images(workspace)?;
+    }
 
     let start = Instant::now();
     let mut tests = tests(workspace, &["--no-fail-fast"])?;
@@ -52,6 +61,17 @@ pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Whether any test of that name runs on a whole cluster, whose parts take minutes to build the first time.
+fn takes_a_cluster(workspace: &Path, names: &[String]) -> Result<bool> {
+    let listed = command(cargo())
+        .current_dir(workspace)
+        .args(["test", "--quiet", "--locked", "--workspace", "--test", "cluster", "--", "--list"])
+        .args(names)
+        .output()?;
+    ensure!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    Ok(String::from_utf8(listed.stdout)?.lines().any(|line| line.ends_with(": test")))
+}
+
 /// `cargo test` over the workspace, with what the tests need to know.
 fn tests(workspace: &Path, arguments: &[&str]) -> Result<Command> {
     let own = env::current_exe()?;
@@ -65,6 +85,8 @@ fn tests(workspace: &Path, arguments: &[&str]) -> Result<Command> {
         .env("MCS_PROXY_BIN", programs.join("mcs-proxy"))
         .env("HELLO_POD_BIN", programs.join("hello-pod"))
         .env("KUBEBUILDER_ASSETS", kube)
+        .env(PARTS, setup::cluster_folder(workspace))
+        .env("GOCLIENT_BIN", setup::goclient_path(workspace))
         // A failed test says what failed; where anyhow made the error is of no use.
         .env("RUST_LIB_BACKTRACE", "0");
     say(format!("cargo test {}", arguments.join(" ")));

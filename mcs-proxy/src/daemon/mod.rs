@@ -11,6 +11,7 @@ mod pods;
 mod pressure;
 mod scrape;
 pub mod socket;
+mod sockets;
 mod stranded;
 mod vitals;
 pub mod writer;
@@ -23,9 +24,8 @@ use crate::{
         interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::{KernelDataplane, grace_period},
         links::Links,
-        loader::{self, Loaded, Programs},
+        loader::{self, Loaded},
         pins::PinDir,
-        sockets,
         table::LingerMark,
     },
     desired::Flags,
@@ -224,7 +224,7 @@ impl Daemon {
             adopted,
             "started"
         );
-        let sockets = if bypassed { SocketFacts::Off } else { serve_sockets(&mut programs, &pin_dir, run) };
+        let sockets = if bypassed { SocketFacts::Off } else { sockets::serve(&mut programs, &pin_dir, run) };
         let mut daemon = Self {
             run: run.clone(),
             neighbours: neighbours::Neighbours::default(),
@@ -559,27 +559,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// Without a socket path, host-network processes are left to what is beneath us, and pods to the packet path.
-fn serve_sockets(programs: &mut Programs, pin_dir: &PinDir, run: &Run) -> SocketFacts {
-    let served = match (run.socket_path, &run.cgroup) {
-        (SocketPath::Off, _) => sockets::detach(pin_dir).map(|()| SocketFacts::Off),
-        (SocketPath::Host | SocketPath::All, cgroup) => {
-            cgroup.clone().map_or_else(sockets::default_cgroup, Ok).and_then(|cgroup| {
-                sockets::attach(programs, pin_dir, &cgroup)?;
-                Ok(SocketFacts::Served {
-                    whose: if run.socket_path == SocketPath::All { "all" } else { "host" },
-                    cgroup: cgroup.display().to_string(),
-                })
-            })
-        }
-    };
-    served.unwrap_or_else(|failure| {
-        let failure = with_causes(&failure);
-        warn!("{failure}; sockets are not translated (--socket-path off), only packets");
-        SocketFacts::Failed(failure)
-    })
 }
 
 fn report(Summary { first, changed, backends_went: _, frontends, backends }: Summary) {

@@ -1,8 +1,8 @@
 //! The programs come and go with the pods' interfaces, and with the mode.
 
-use super::{Daemon, RETRY_DELAY, serve_sockets};
+use super::{Daemon, RETRY_DELAY, sockets};
 use crate::{
-    dataplane::{flows::GONE, interfaces::InterfaceEvent, links::LinkError, sockets},
+    dataplane::{flows::GONE, interfaces::InterfaceEvent, links::LinkError},
     model::Mode,
     observe::with_causes,
 };
@@ -26,7 +26,7 @@ impl Daemon {
         self.bypassed = bypassed;
         if !bypassed {
             info!("no longer bypassed");
-            self.sockets = serve_sockets(self.links.programs(), &self.pin_dir, &self.run);
+            self.sockets = sockets::serve(self.links.programs(), &self.pin_dir, &self.run);
             return self.pods.clone().iter().try_for_each(|(&index, name)| self.attach(index, name));
         }
         self.take_all_off();
@@ -47,9 +47,7 @@ impl Daemon {
         if let Err(failure) = swept {
             warn!("{}", with_causes(&failure));
         }
-        if let Err(failure) = sockets::detach(&self.pin_dir) {
-            warn!("{}", with_causes(&failure));
-        }
+        sockets::take_off(&self.pin_dir);
     }
 
     /// # Errors

@@ -246,7 +246,11 @@ impl FakeDataplane {
             rule(old.liveness() == Liveness::Gone, "the backend is in use")?;
             rule(!self.since_grace.backends.contains(&backend), "the backend may be in use still")?;
             rule(state.generation() == old.generation().wrapping_add(1), "generations go up by one")?;
-            rule(self.was_reset.remove(&backend), "the backend's counters are its predecessor's")?;
+            let is_first = old.generation() == 0;
+            rule(
+                is_first || self.was_reset.remove(&backend),
+                "the backend's counters are its predecessor's",
+            )?;
         } else if old.liveness() == Liveness::Gone {
             rule(state.liveness() == Liveness::Gone, "back from the dead in the same generation")?;
         }

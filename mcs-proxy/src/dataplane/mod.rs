@@ -46,7 +46,7 @@ pub enum Operation {
     SetHot { word: u32, bits: u64 },
     /// Start a service id's counters and cursor from zero, before its first use.
     ResetService { service: u32 },
-    /// Start a backend id's counters from zero, before its first use.
+    /// Start a backend id's counters from zero, before its next use. (Before the first one they are zero.)
     ResetBackend { backend: u32 },
     /// Someone has waited, as for [`Operation::GracePeriod`], since before the last step that was carried out.
     GracePeriodOver,
@@ -60,7 +60,8 @@ pub type Transaction = Vec<Operation>;
 
 /// Something that holds the maps.
 pub trait Dataplane {
-    /// Carries out the operations in order; stops at the first that fails, which the error names.
+    /// Carries out the operations in order, but for those that nothing depends on, which may wait for one another; stops at
+    /// the first that fails, which the error names.
     ///
     /// After a failure the [`Table`](table::Table) that planned the transaction no longer knows what the maps
     /// hold: make a new one from [`Dataplane::dump`].

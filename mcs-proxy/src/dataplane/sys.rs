@@ -52,11 +52,14 @@ type Result<T> = std::result::Result<T, SysError>;
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum Command {
+    MapUpdateElem = 2,
+    ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
     ObjGetInfoByFd = 15,
     ProgQuery = 16,
     MapLookupBatch = 24,
+    MapUpdateBatch = 26,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkDetach = 34,
@@ -65,11 +68,14 @@ enum Command {
 impl Command {
     const fn name(self) -> &'static str {
         match self {
+            Self::ProgLoad => "BPF_PROG_LOAD",
             Self::ObjPin => "BPF_OBJ_PIN",
             Self::ObjGet => "BPF_OBJ_GET",
             Self::ObjGetInfoByFd => "BPF_OBJ_GET_INFO_BY_FD",
             Self::ProgQuery => "BPF_PROG_QUERY",
+            Self::MapUpdateElem => "BPF_MAP_UPDATE_ELEM",
             Self::MapLookupBatch => "BPF_MAP_LOOKUP_BATCH",
+            Self::MapUpdateBatch => "BPF_MAP_UPDATE_BATCH",
             Self::LinkCreate => "BPF_LINK_CREATE",
             Self::LinkUpdate => "BPF_LINK_UPDATE",
             Self::LinkDetach => "BPF_LINK_DETACH",
@@ -171,6 +177,58 @@ pub fn cgroup_link_create(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, hook:
     let mut attr = Attr { prog_fd: raw(program), target_fd: raw(cgroup), attach_type: hook, flags: 0 };
     // SAFETY: the attribute is BPF_LINK_CREATE's, has no pointers, and a link descriptor comes back.
     unsafe { bpf_fd(Command::LinkCreate, &mut attr) }
+}
+
+/// Loads a program for a cgroup hook that does nothing, and lets go of it.
+///
+/// `hook`: a number of `enum bpf_attach_type`, of those that are called with an address (`BPF_PROG_TYPE_CGROUP_SOCK_ADDR`).
+///
+/// # Errors
+///
+/// EINVAL where the kernel does not know the hook.
+pub fn probe_socket_hook(hook: u32) -> Result<()> {
+    const BPF_PROG_TYPE_CGROUP_SOCK_ADDR: u32 = 18;
+    /// `r0 = 1`, which is to go on; `exit`.
+    const INSTRUCTIONS: [u64; 2] = [1 << 32 | 0xb7, 0x95];
+    #[repr(C)]
+    struct Attr {
+        prog_type: u32,
+        insn_cnt: u32,
+        insns: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log_buf: u64,
+        kern_version: u32,
+        prog_flags: u32,
+        prog_name: [u8; 16],
+        prog_ifindex: u32,
+        expected_attach_type: u32,
+    }
+    let mut attr = Attr {
+        prog_type: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        insn_cnt: INSTRUCTIONS.len() as u32,
+        insns: INSTRUCTIONS.as_ptr().expose_provenance() as u64,
+        license: c"Dual MIT/GPL".as_ptr().expose_provenance() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+        prog_name: [0; 16],
+        prog_ifindex: 0,
+        expected_attach_type: hook,
+    };
+    // As with every program: the verifier gives up when a signal is pending.
+    let _held = HeldSignals::on_this_thread();
+    let mut tries = 1;
+    loop {
+        // SAFETY: the attribute is BPF_PROG_LOAD's, its pointers are to constants, and a program's descriptor comes back.
+        match unsafe { bpf_fd(Command::ProgLoad, &mut attr) } {
+            Err(error) if error.errno() == Some(libc::EAGAIN) && tries < 5 => tries += 1,
+            loaded => return loaded.map(drop),
+        }
+    }
 }
 
 /// The cgroup and the hook of a cgroup link; `None` if the descriptor is a link of another type. The cgroup is 0 when
@@ -371,20 +429,162 @@ pub fn map_shape(map: BorrowedFd<'_>) -> Result<MapShape> {
     Ok(shape)
 }
 
+/// The part of `union bpf_attr` that the commands for many elements take.
+#[repr(C)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Writing several elements failed at one of them; those before it are written.
+#[derive(Debug)]
+pub struct BatchError {
+    pub at: usize,
+    pub error: SysError,
+}
+
+/// Enters or overwrites elements of a hash or an array, by one system call.
+///
+/// # Errors
+///
+/// E2BIG where a hash is full.
+pub fn update_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> std::result::Result<(), BatchError> {
+    check_sizes(map, size_of::<K>(), size_of::<V>()).map_err(|error| BatchError { at: 0, error })?;
+    let count = keys.len().min(values.len());
+    // SAFETY: both slices have `count` elements of the sizes that the map has, as checked above.
+    unsafe { write_batch(map, keys.as_ptr().cast(), values.as_ptr().cast(), count) }
+}
+
+/// Makes elements of an array zero, on every processor if it has values for each.
+pub fn zero_elements(array: BorrowedFd<'_>, indices: &[u32]) -> std::result::Result<(), BatchError> {
+    /// Bounds the memory that the zeros take.
+    const AT_ONCE: usize = 4096;
+    let no_element = |error| BatchError { at: 0, error };
+    if indices.is_empty() {
+        return Ok(());
+    }
+    let size = array_value_size(array).map_err(no_element)?;
+    let zeros = vec![0_u8; size * indices.len().min(AT_ONCE)];
+    for (chunk, indices) in indices.chunks(AT_ONCE).enumerate() {
+        // SAFETY: as many indices as are told, of the size that an array's keys have; and zeros for as many values.
+        let written =
+            unsafe { write_batch(array, indices.as_ptr().cast(), zeros.as_ptr().cast(), indices.len()) };
+        match written {
+            // Before Linux 5.13 arrays with values for each processor could not.
+            Err(BatchError { error, .. }) if error.errno() == Some(ENOTSUPP) => {
+                for (at, index) in indices.iter().enumerate() {
+                    update_element(array, index, &zeros)
+                        .map_err(|error| BatchError { at: chunk * AT_ONCE + at, error })?;
+                }
+            }
+            written => {
+                written.map_err(|BatchError { at, error }| BatchError { at: chunk * AT_ONCE + at, error })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `include/linux/errno.h`: known to the kernel alone, and returned all the same.
+const ENOTSUPP: c_int = 524;
+
+fn check_sizes(map: BorrowedFd<'_>, key: usize, value: usize) -> Result<()> {
+    let shape = map_shape(map)?;
+    if (shape.key_size as usize, shape.value_size as usize) == (key, value) {
+        return Ok(());
+    }
+    let message = format!("entries are {} and {} bytes", shape.key_size, shape.value_size);
+    let source = io::Error::new(io::ErrorKind::InvalidInput, message);
+    Err(SysError { call: Command::MapUpdateBatch.name(), source })
+}
+
+/// What a value of an array takes in user space: with values for each processor, each is rounded up to 8 bytes.
+fn array_value_size(array: BorrowedFd<'_>) -> Result<usize> {
+    const BPF_MAP_TYPE_ARRAY: u32 = 2;
+    const BPF_MAP_TYPE_PERCPU_ARRAY: u32 = 6;
+    let error = |source| SysError { call: Command::MapUpdateBatch.name(), source };
+    let shape = map_shape(array)?;
+    let size = shape.value_size as usize;
+    match shape.kind {
+        BPF_MAP_TYPE_ARRAY => Ok(size),
+        BPF_MAP_TYPE_PERCPU_ARRAY => {
+            let cpus = aya::util::nr_cpus().map_err(|(_, source)| error(source))?;
+            Ok(size.next_multiple_of(8) * cpus)
+        }
+        kind => {
+            let message = format!("a map of type {kind} is no array");
+            Err(error(io::Error::new(io::ErrorKind::InvalidInput, message)))
+        }
+    }
+}
+
+/// # Safety
+///
+/// `keys` and `values` have `count` elements of the sizes that the map's have in user space.
+unsafe fn write_batch(
+    map: BorrowedFd<'_>,
+    keys: *const u8,
+    values: *const u8,
+    count: usize,
+) -> std::result::Result<(), BatchError> {
+    if count == 0 {
+        return Ok(());
+    }
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.expose_provenance() as u64,
+        values: values.expose_provenance() as u64,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        map_fd: raw(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the attribute is BPF_MAP_UPDATE_BATCH's; the caller vouches for what its pointers lead to.
+    match unsafe { bpf(Command::MapUpdateBatch, &mut attr) } {
+        Ok(_) => Ok(()),
+        // The kernel says how many were written; on some errors it leaves what it was told.
+        Err(error) => {
+            let written = attr.count as usize;
+            Err(BatchError { at: if written < count { written } else { 0 }, error })
+        }
+    }
+}
+
+/// Overwrites an element of an array with values for each processor; `value` has room for one of them all.
+fn update_element(array: BorrowedFd<'_>, index: &u32, value: &[u8]) -> Result<()> {
+    #[repr(C)]
+    struct Attr {
+        map_fd: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let mut attr = Attr {
+        map_fd: raw(array),
+        pad: 0,
+        key: ptr::from_ref(index).expose_provenance() as u64,
+        value: value.as_ptr().expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: the attribute is BPF_MAP_UPDATE_ELEM's; an array's keys are u32, and the caller's value is long enough.
+    unsafe { bpf(Command::MapUpdateElem, &mut attr) }.map(drop)
+}
+
 /// Calls `visit` with every entry of a hash map, some thousands at a time. Entries that come or go meanwhile may or
 /// may not be seen; those that stay are seen once, as a bucket is copied whole.
 pub fn for_each_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut(&[K], &[V])) -> Result<()> {
-    #[repr(C)]
-    struct Attr {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map_fd: u32,
-        elem_flags: u64,
-        flags: u64,
-    }
     let call = Command::MapLookupBatch.name();
     let shape = map_shape(map)?;
     if (shape.key_size as usize, shape.value_size as usize) != (size_of::<K>(), size_of::<V>()) {
@@ -398,7 +598,7 @@ pub fn for_each_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut
     loop {
         let mut keys = Vec::<K>::with_capacity(room);
         let mut values = Vec::<V>::with_capacity(room);
-        let mut attr = Attr {
+        let mut attr = BatchAttr {
             in_batch: if is_first { 0 } else { ptr::from_mut(&mut from).expose_provenance() as u64 },
             out_batch: ptr::from_mut(&mut to).expose_provenance() as u64,
             keys: keys.as_mut_ptr().expose_provenance() as u64,

@@ -30,9 +30,11 @@ impl Log {
         self.0.iter().rev().find(has).filter(|line| after.is_none_or(|after| line.at >= after)).cloned()
     }
 
-    /// The first line with this word from `after` on.
-    pub(crate) fn first_after(&self, word: &str, after: SystemTime) -> Option<Line> {
-        self.0.iter().find(|line| line.at >= after && line.words.split(' ').any(|one| one == word)).cloned()
+    /// The first line with these words from `after` on.
+    pub(crate) fn first_after(&self, words: [&str; 2], after: SystemTime) -> Option<Line> {
+        let has = |line: &Line, word: &str| line.words.split(' ').any(|one| one == word);
+        let mut lines = self.0.iter().filter(|line| line.at >= after);
+        lines.find(|line| words.iter().all(|word| has(line, word))).cloned()
     }
 }
 

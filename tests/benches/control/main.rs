@@ -8,6 +8,8 @@
 
 #[path = "../bulk.rs"]
 mod bulk;
+#[path = "../kube_proxy.rs"]
+mod kube_proxy;
 mod load;
 mod log;
 mod peer;

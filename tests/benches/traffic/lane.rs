@@ -22,8 +22,9 @@ pub(crate) struct Lane {
     proxy: Proxy,
     /// What `First`, `Middle` and `Last` are.
     services: [SocketAddr; 3],
-    _pods: [Pod; 2],
-    _cgroup: Cgroup,
+    /// Client and server.
+    pods: [Pod; 2],
+    cgroup: Cgroup,
 }
 
 enum Proxy {
@@ -50,28 +51,38 @@ impl Lane {
         let server_worker = Worker::serve(&server.namespace, cgroup.path())?;
         let client_worker = Worker::call(&client.namespace, cgroup.path())?;
         let pods = [client, server];
-        Ok(Self {
-            arm,
-            client: client_worker,
-            _server: server_worker,
-            proxy,
-            services,
-            _pods: pods,
-            _cgroup: cgroup,
-        })
+        Ok(Self { arm, client: client_worker, _server: server_worker, proxy, services, pods, cgroup })
     }
 
     /// One slice.
     pub(crate) fn measure(&mut self, measure: Measure, target: Target, time: Duration) -> Result<Slice> {
-        let to = match (self.arm, target) {
+        let to = self.address(target);
+        let command = Command { measure, to, millis: time.as_millis() as u64, ports: ports(target) };
+        self.client.ask(&command).with_context(|| format!("{measure:?} of {} to {to}", self.arm))
+    }
+
+    /// What the client calls.
+    pub(crate) fn address(&self, target: Target) -> SocketAddr {
+        match (self.arm, target) {
             (_, Target::Bystander) => objects::pod(ENDPOINTS),
             (Arm::Direct, _) => objects::pod(0),
             (_, Target::First) => self.services[0],
             (_, Target::Middle) => self.services[1],
             (_, Target::Last) => self.services[2],
-        };
-        let command = Command { measure, to, millis: time.as_millis() as u64, ports: ports(target) };
-        self.client.ask(&command).with_context(|| format!("{measure:?} of {} to {to}", self.arm))
+        }
+    }
+
+    pub(crate) const fn client(&self) -> &Pod {
+        &self.pods[0]
+    }
+
+    pub(crate) const fn server(&self) -> &Pod {
+        &self.pods[1]
+    }
+
+    /// The client's and the server's.
+    pub(crate) const fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
     }
 
     /// Stops the proxy, or lets it go on.

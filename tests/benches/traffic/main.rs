@@ -15,11 +15,14 @@
 mod arm;
 #[path = "../bulk.rs"]
 mod bulk;
+mod cross;
 mod lane;
 mod machine;
 mod objects;
 mod plan;
 mod progress;
+#[path = "../ratio.rs"]
+mod ratio;
 mod ratios;
 mod report;
 mod rounds;
@@ -54,6 +57,8 @@ struct Options {
     #[arg(long)]
     from: Option<PathBuf>,
     #[arg(long)]
+    cross_check: bool,
+    #[arg(long)]
     json: bool,
     /// Said by cargo.
     #[arg(long, hide = true)]
@@ -72,6 +77,10 @@ fn main() -> Result<()> {
     } else {
         PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))
     };
+    if options.cross_check {
+        println!("{}", cross::run(&options, &folder)?);
+        return Ok(());
+    }
     let run = match &options.from {
         Some(file) => Run::read(file)?,
         None => measure(&plan, &folder)?,

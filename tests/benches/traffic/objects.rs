@@ -1,6 +1,9 @@
 //! The Services: all of them lead to the same pod, so that whichever comes first or last in a proxy's rules may be called.
 
-use crate::{bulk::Bulk, plan::Size};
+use crate::{
+    bulk::{Bulk, Request},
+    plan::Size,
+};
 use anyhow::Result;
 use mcs_proxy_tests::{POD_PORT, World, api::ApiServer};
 use serde_json::{Value, json};
@@ -13,6 +16,10 @@ pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 12, 0, 9);
 const FIRST_VIP: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 10);
 const FIRST_POD: Ipv4Addr = Ipv4Addr::new(10, 12, 1, 1);
 const PORT: u16 = 80;
+/// More than any size has.
+const MOST_SERVICES: u32 = 100_000;
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 /// The server's addresses: those of the endpoints, then one that is none.
 pub(crate) const ENDPOINTS: u32 = 10;
 
@@ -33,13 +40,31 @@ fn plus(first: Ipv4Addr, number: u32) -> IpAddr {
 pub(crate) fn create(world: &World, api: &ApiServer, size: &Size) -> Result<()> {
     let endpoints: Vec<Value> = (0..size.endpoints).map(endpoint).collect();
     let requests = (0..size.services).flat_map(|number| {
-        let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices".to_owned();
         [
-            ("POST", "/api/v1/namespaces/default/services".to_owned(), service(number)),
-            ("POST", slices, slice(number, &endpoints)),
+            ("POST", SERVICES.to_owned(), service(number)),
+            ("POST", SLICES.to_owned(), slice(number, &endpoints)),
         ]
     });
     Bulk::connect(world.fabric(), api).send(requests.collect())
+}
+
+/// A Service for iperf3, by this port there as well as at the first endpoint.
+pub(crate) fn iperf(port: u16) -> Vec<Request> {
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": "iperf" },
+        "spec": { "clusterIP": iperf_vip(port).ip(), "ports": [{ "port": port, "targetPort": port }] },
+    });
+    let mut slice = slice(0, &[endpoint(0)]);
+    slice["metadata"]["name"] = "iperf-abcde".into();
+    slice["metadata"]["labels"]["kubernetes.io/service-name"] = "iperf".into();
+    slice["ports"][0]["port"] = port.into();
+    vec![("POST", SERVICES.to_owned(), service), ("POST", SLICES.to_owned(), slice)]
+}
+
+pub(crate) fn iperf_vip(port: u16) -> SocketAddr {
+    SocketAddr::new(plus(FIRST_VIP, MOST_SERVICES), port)
 }
 
 fn service(number: u32) -> Value {

@@ -11,17 +11,9 @@ use crate::{
     arm::Arm,
     samples::{Figure, Measure, Run, StageSamples, Target},
 };
-use serde::Serialize;
 use std::collections::BTreeMap;
 
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct Ratio {
-    pub(crate) median: f64,
-    /// The lower and the upper quartile.
-    pub(crate) low: f64,
-    pub(crate) high: f64,
-    pub(crate) rounds: usize,
-}
+pub(crate) use crate::ratio::{Ratio, quantile};
 
 pub(crate) fn all(run: &Run) -> BTreeMap<String, Ratio> {
     let mut ratios = BTreeMap::new();
@@ -108,17 +100,5 @@ fn quotients(values: &[f64], others: &[f64]) -> Vec<f64> {
 }
 
 fn insert(ratios: &mut BTreeMap<String, Ratio>, name: String, values: &[f64]) {
-    let places = [0.5, 0.25, 0.75].map(|place| quantile(values, place));
-    if let [Some(median), Some(low), Some(high)] = places {
-        ratios.insert(name, Ratio { median, low, high, rounds: values.len() });
-    }
-}
-
-/// Between two values by proportion.
-pub(crate) fn quantile(values: &[f64], place: f64) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let position = place * sorted.len().checked_sub(1)? as f64;
-    let (below, above) = (sorted.get(position.floor() as usize)?, sorted.get(position.ceil() as usize)?);
-    Some(below + (above - below) * position.fract())
+    ratios.extend(Ratio::of(values).map(|ratio| (name, ratio)));
 }

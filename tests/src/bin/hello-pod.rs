@@ -1,6 +1,9 @@
 //! The program in a pod: answers over HTTP, and over UDP on the same port, who and where it is, and what it was sent.
 //!
 //! `hello-pod CLUSTER NODE POD PORT ADDRESS…` prints `ready` once it listens on every address.
+//!
+//! In a cluster's pods, whose image has nothing else, it is also who calls: `hello-pod call HOST:PORT [TIMES]` prints the
+//! answers, and `hello-pod wait` does nothing until it is called.
 
 use anyhow::{Context, Result, bail};
 use std::{
@@ -13,8 +16,16 @@ use std::{
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [word] if word == "wait" => loop {
+            thread::park();
+        },
+        [word, host] if word == "call" => return call(host, 1),
+        [word, host, times] if word == "call" => return call(host, times.parse().context("TIMES")?),
+        _ => {}
+    }
     let [cluster, node, pod, port, addresses @ ..] = arguments.as_slice() else {
-        bail!("usage: hello-pod CLUSTER NODE POD PORT ADDRESS...");
+        bail!("usage: hello-pod CLUSTER NODE POD PORT ADDRESS... | call HOST:PORT [TIMES] | wait");
     };
     let port: u16 = port.parse().with_context(|| format!("port {port}"))?;
 
@@ -32,6 +43,20 @@ fn main() -> Result<()> {
     loop {
         thread::park();
     }
+}
+
+/// Calls a Service, with a new connection each time.
+fn call(host: &str, times: u32) -> Result<()> {
+    for _ in 0..times {
+        let mut stream = TcpStream::connect(host).with_context(|| host.to_owned())?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream
+            .write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).with_context(|| host.to_owned())?;
+        print!("{}", answer.split_once("\r\n\r\n").context("not an answer over HTTP")?.1);
+    }
+    Ok(())
 }
 
 fn serve_http(listener: &TcpListener, hello: &str) {

@@ -17,7 +17,7 @@ in_both_modes! {
         the_label_takes_a_service_from_iptables_and_gives_it_back;
 }
 
-fn label(stage: &Stage, value: &Value) -> Result<()> {
+pub(crate) fn label(stage: &Stage, value: &Value) -> Result<()> {
     stage.change(&json!({ "metadata": { "labels": { "service.kubernetes.io/service-proxy-name": value } } }))
 }
 

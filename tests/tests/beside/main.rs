@@ -7,6 +7,7 @@ mod caller;
 mod eligible;
 mod hitless;
 mod host;
+mod host_turns;
 mod label;
 mod load;
 mod ports;

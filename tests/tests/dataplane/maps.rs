@@ -1,4 +1,5 @@
 use crate::place::{Place, SIZES, options};
+use aya::maps::{Array, PerCpuArray};
 use caps::{CapSet, Capability, CapsHashSet};
 use mcs_proxy::{
     dataplane::{
@@ -6,14 +7,19 @@ use mcs_proxy::{
         kernel::KernelDataplane,
         loader::{LoadError, Options, Refusal, load, preflight},
         pins::{PinDir, Pins, PinsError},
+        sockets::{self, SocketHook},
         sys::{self, Access},
         table::{Plan, Table},
     },
     desired::{Desired, Frontend, FrontendKey},
     model::NamespacedName,
 };
-use mcs_proxy_ebpf::abi::{Algorithm, Liveness, MapName, MapSizes, Protocol};
+use mcs_proxy_ebpf::abi::{
+    Algorithm, BackendCounters, Liveness, MapName, MapSizes, Protocol, ServiceCounters,
+};
+use mcs_proxy_tests::Cgroup;
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     os::{fd::AsFd, unix::fs::PermissionsExt},
@@ -172,6 +178,7 @@ fn three_capabilities_suffice_and_each_is_needed() {
     let place = Place::new("capabilities");
     let three = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
     let all = CapsHashSet::from(three);
+    let (cgroup, before) = (Cgroup::new().unwrap(), caps::read(None, CapSet::Effective).unwrap());
     for missing in three {
         let mut others = all.clone();
         others.remove(&missing);
@@ -181,9 +188,90 @@ fn three_capabilities_suffice_and_each_is_needed() {
         assert_eq!(*named, [missing.to_string()]);
     }
     caps::set(None, CapSet::Effective, &all).unwrap();
-    drop(place.load());
+    let mut loaded = place.load();
     KernelDataplane::open(&place.pins).unwrap().dump().unwrap();
     drop(Pins::open(&place.pins).unwrap());
+    // And the programs for sockets.
+    let found = sockets::judge(Some(cgroup.path())).unwrap();
+    sockets::attach(&mut loaded.programs, &place.pins, &found).unwrap();
+    for hook in SocketHook::ALL {
+        let link = sys::object_get(&place.pins.socket_link(hook), Access::ReadWrite).unwrap();
+        let (_, number) = sys::cgroup_link_info(link.as_fd()).unwrap().unwrap();
+        assert_eq!(number, hook.number(), "{hook:?}");
+    }
+    sockets::detach(&place.pins).unwrap();
+    caps::set(None, CapSet::Effective, &before).unwrap();
+}
+
+/// The first owner of a backend's id finds its counters as the maps were made; the next ones are told to start anew.
+#[test]
+fn many_frontends_are_entered_at_once_and_counters_start_from_zero() {
+    let place = Place::new("many");
+    let sizes = MapSizes { frontends: 8192, elements: 65_536, backend_ids: 16_384, ..SIZES };
+    drop(load(mcs_proxy::EBPF_OBJECT, &place.pins, &options(&sizes)).unwrap());
+    let mut maps = KernelDataplane::open(&place.pins).unwrap();
+    let mut table = Table::recover(&maps.dump().unwrap());
+    let many: Desired = (0..5000_u16)
+        .map(|n| {
+            let [high, low] = n.to_be_bytes();
+            let (_, frontend) = desired(&[(1, &[1, 2])]).pop_first().unwrap();
+            (FrontendKey { vip: [10, 14, high, low].into(), ..key(0) }, frontend)
+        })
+        .collect();
+    maps.run(&table.sync(&many).transaction).unwrap();
+    let pins = Pins::open(&place.pins).unwrap();
+    assert_eq!(pinned(&pins), wanted(&many));
+    assert_eq!(Table::recover(&maps.dump().unwrap()).sync(&many), Plan::default());
+    // What is written there now is another's.
+    let ids: BTreeSet<u32> = many.keys().flat_map(|key| table.backends(key)).map(|(_, id, _)| id).collect();
+    let services: BTreeSet<u32> = many.keys().filter_map(|key| table.frontend_index(key)).collect();
+    let access = Access::ReadWrite;
+    let mut backends: PerCpuArray<_, BackendCounters> =
+        place.pins.open_as(MapName::BackendCounters, access).unwrap();
+    let mut counters: PerCpuArray<_, ServiceCounters> =
+        place.pins.open_as(MapName::ServiceCounters, access).unwrap();
+    let mut cursors: Array<_, u64> = place.pins.open_as(MapName::Cursors, access).unwrap();
+    let cpus = aya::util::nr_cpus().unwrap();
+    for &id in &ids {
+        let used = vec![BackendCounters { flows: 7, ..BackendCounters::default() }; cpus];
+        backends.set(id, used.try_into().unwrap(), 0).unwrap();
+    }
+    for &id in &services {
+        let used = vec![ServiceCounters { flows: 7, ..ServiceCounters::default() }; cpus];
+        counters.set(id, used.try_into().unwrap(), 0).unwrap();
+        cursors.set(id, 7, 0).unwrap();
+    }
+    maps.run(&table.sync(&Desired::new()).transaction).unwrap();
+    maps.run(&table.sync(&many).transaction).unwrap();
+    let again: BTreeSet<u32> = many.keys().flat_map(|key| table.backends(key)).map(|(_, id, _)| id).collect();
+    assert!(again.intersection(&ids).count() > 0, "ids rest, but there are not so many others");
+    for id in again {
+        assert_eq!(pins.backend_counters(id).unwrap().flows, 0, "backend {id}");
+    }
+    let again: BTreeSet<u32> = many.keys().filter_map(|key| table.frontend_index(key)).collect();
+    assert!(again.intersection(&services).count() > 0, "ids rest, but there are not so many others");
+    for id in again {
+        assert_eq!(pins.service_counters(id).unwrap().flows, 0, "service {id}");
+        assert_eq!(cursors.get(&id, 0).unwrap(), 0, "service {id}");
+    }
+}
+
+#[test]
+fn a_map_that_is_full_is_named_with_the_step_that_found_it_so() {
+    let place = Place::new("full");
+    drop(place.load());
+    let mut maps = KernelDataplane::open(&place.pins).unwrap();
+    let insert = |n: u8| {
+        let key = mcs_proxy::dataplane::service_key(&key(n));
+        Operation::InsertService { key, frontend: u32::from(n) }
+    };
+    let inserts: Vec<_> = (0..100).map(insert).collect();
+    let error = maps.run(&inserts).unwrap_err();
+    assert_eq!(error.map, "services");
+    // Preallocated hashes have a few elements to spare.
+    let entered = maps.dump().unwrap().services.len();
+    assert!((16..100).contains(&entered), "{entered} entered");
+    assert_eq!(error.action, format!("{:?}", inserts[entered]));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What Debian's packages provide.
 
-use super::{Purpose, go, kube, log, programs};
+use super::{Purpose, cluster, go, goclient, kube, log, programs};
 use crate::{
     ebpf::{Compiler, linker},
     run::{Beside, command, is_root, logged, say, which},
@@ -28,14 +28,18 @@ const GO: &str = "golang-go";
 
 /// Programs that the demo and the tests call, with their packages.
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
+const KUBE: [(&str, &str); 4] =
+    [("openssl", "openssl"), ("ethtool", "ethtool"), ("iptables-save", "iptables"), ("ping", "iputils-ping")];
 const TEST: [(&str, &str); 6] = [
-    ("openssl", "openssl"),
-    ("ethtool", "ethtool"),
-    ("iptables-save", "iptables"),
-    ("ping", "iputils-ping"),
+    ("python3", "python3"),
+    ("dig", "bind9-dnsutils"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("redis-cli", "redis-tools"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
 ];
+/// Those that the benchmark's own client is checked with.
+const BENCH: [(&str, &str); 2] = [("wrk", "wrk"), ("iperf3", "iperf3")];
 
 /// The packages that are missing for a purpose.
 pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static str> {
@@ -48,14 +52,20 @@ pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static 
             packages.extend(missing_for_linker());
         }
     }
-    if matches!(purpose, Purpose::Test | Purpose::Bench) && kube::is_missing(workspace) && go::any().is_none()
-    {
+    let needs_go = match purpose {
+        Purpose::Test => kube::is_missing(workspace) || goclient::is_missing(workspace),
+        Purpose::Bench => kube::is_missing(workspace),
+        Purpose::Cluster => kube::is_missing(workspace) || cluster::needs_go(workspace),
+        Purpose::Build | Purpose::Demo | Purpose::Deny => false,
+    };
+    if needs_go && go::any().is_none() {
         packages.insert(GO);
     }
     let called: &[&[(&str, &str)]] = match purpose {
         Purpose::Build | Purpose::Deny => &[],
         Purpose::Demo => &[&DEMO],
-        Purpose::Test | Purpose::Bench => &[&DEMO, &TEST],
+        Purpose::Test | Purpose::Cluster => &[&DEMO, &KUBE, &TEST],
+        Purpose::Bench => &[&DEMO, &KUBE, &BENCH],
     };
     packages.extend(
         called
@@ -104,19 +114,45 @@ pub(crate) fn ensure(workspace: &Path, packages: &BTreeSet<&'static str>) -> Res
     }
 
     say(format!("Installing Debian's {list}: {}", why(packages)));
-    let apt = |arguments: &[&str]| {
-        let mut apt = command("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
-        apt
-    };
-    // A third-party list that is down is no reason to give up: the install that follows tells.
-    if logged(&log(workspace, "apt-update"), "apt-get update", &mut apt(&["update"]), Beside::Nothing)
-        .is_err()
-    {
-        say("apt-get update failed; going on with the package lists that are there");
-    }
+    update(workspace);
     let mut install = apt(&["install", "--yes", "--no-install-recommends"]);
     logged(&log(workspace, "apt-install"), "apt-get install", install.args(packages), Beside::Nothing)
+}
+
+/// Unpacks packages into a folder without installing them: as they are services, an install would start them.
+pub(super) fn unpack(workspace: &Path, packages: &[&str], folder: &Path) -> Result<()> {
+    let list = packages.join(" ");
+    if let Some(reason) = may_not_install() {
+        bail!("Debian 12's {list} are missing in {}, and not unpacked because {reason}", folder.display());
+    }
+    say(format!("Unpacking Debian's {list} into {}: a cluster's nodes run them", folder.display()));
+    update(workspace);
+    let archives = folder.with_extension("archives");
+    fs::create_dir_all(&archives)?;
+    let mut download = apt(&["download"]);
+    download.current_dir(&archives).args(packages);
+    logged(&log(workspace, "apt-download"), "apt-get download", &mut download, Beside::Nothing)?;
+    for archive in fs::read_dir(&archives)? {
+        let status = command("dpkg").arg("--extract").arg(archive?.path()).arg(folder).status()?;
+        if !status.success() {
+            bail!("dpkg --extract: {status}");
+        }
+    }
+    Ok(fs::remove_dir_all(&archives)?)
+}
+
+fn apt(arguments: &[&str]) -> std::process::Command {
+    let mut apt = command("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(arguments);
+    apt
+}
+
+/// A third-party list that is down is no reason to give up: what follows tells.
+fn update(workspace: &Path) {
+    let log = log(workspace, "apt-update");
+    if logged(&log, "apt-get update", &mut apt(&["update"]), Beside::Nothing).is_err() {
+        say("apt-get update failed; going on with the package lists that are there");
+    }
 }
 
 fn why(packages: &BTreeSet<&'static str>) -> String {
@@ -128,10 +164,13 @@ fn why(packages: &BTreeSet<&'static str>) -> String {
         reasons.push("bpf-linker is built with them");
     }
     if packages.contains(GO) {
-        reasons.push("the tests' API server is built with Go");
+        reasons.push("the tests' API server and a client of theirs are built with Go");
     }
-    if DEMO.iter().chain(&TEST).any(|(_, package)| packages.contains(package)) {
+    if DEMO.iter().chain(&KUBE).chain(&TEST).any(|(_, package)| packages.contains(package)) {
         reasons.push("the demo and the tests call them");
+    }
+    if BENCH.iter().any(|(_, package)| packages.contains(package)) {
+        reasons.push("the benchmark's client is checked with them");
     }
     reasons.join("; ")
 }

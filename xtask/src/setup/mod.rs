@@ -2,8 +2,10 @@
 //!
 //! What Debian has comes from Debian; the rest is built from the package registries' sources into `target/tools`.
 
+mod cluster;
 mod debian;
 mod go;
+mod goclient;
 mod kube;
 mod programs;
 
@@ -18,6 +20,8 @@ use std::{
 };
 
 pub(crate) use crate::run::Beside;
+pub(crate) use cluster::{ensure as cluster, folder as cluster_folder};
+pub(crate) use goclient::{ensure as goclient, path as goclient_path};
 pub(crate) use kube::{Assets, assets, ensure as kube};
 
 /// What the tools are for; each includes the ones it builds on.
@@ -31,6 +35,8 @@ pub(crate) enum Purpose {
     Test,
     /// The benchmark; Kubernetes' programs apart, as for the tests
     Bench,
+    /// A cluster on this machine, and the tests on it: what those of `test` need, and [`cluster()`] provides the rest
+    Cluster,
     /// Checking the dependencies
     Deny,
 }
@@ -59,7 +65,9 @@ pub(crate) fn run(workspace: &Path, purpose: Purpose) -> Result<()> {
 
     debian::ensure(workspace, &debian::packages(workspace, purpose))?;
     match purpose {
-        Purpose::Build | Purpose::Demo | Purpose::Test | Purpose::Bench => programs::bpf_linker(workspace),
+        Purpose::Build | Purpose::Demo | Purpose::Test | Purpose::Bench | Purpose::Cluster => {
+            programs::bpf_linker(workspace)
+        }
         Purpose::Deny => programs::cargo_deny(workspace),
     }
 }
@@ -74,7 +82,7 @@ pub(crate) fn report(workspace: &Path, purpose: Purpose) {
     say(format!("eBPF compiler: {compiler}"));
     say(format!("eBPF linker: {}", linker(workspace).display()));
     match (purpose, assets(workspace)) {
-        (Purpose::Test | Purpose::Bench, Assets::Given(folder) | Assets::Ours(folder)) => {
+        (Purpose::Test | Purpose::Bench | Purpose::Cluster, Assets::Given(folder) | Assets::Ours(folder)) => {
             say(format!("Kubernetes' programs: {}", folder.display()));
         }
         (Purpose::Build | Purpose::Demo | Purpose::Deny, _) => {

@@ -209,11 +209,13 @@ impl Table {
             let available = u32::try_from(available).unwrap_or(u32::MAX);
             Fill { in_use: capacity.saturating_sub(available), capacity }
         };
+        // What awaits a grace period is free once it is needed: after a restart that is all that is not used.
+        let waiting: u32 = self.limbo.extents.iter().map(|extent| extent.len).sum();
         // Element 0 and id 0 can't be used, so they are no capacity.
         Usage {
-            frontends: fill(frontends, self.frontends.available()),
-            elements: fill(elements.saturating_sub(1), self.extents.available() as usize),
-            backends: fill(backends.saturating_sub(1), self.backends.available()),
+            frontends: fill(frontends, self.frontends.available() + self.limbo.frontends.len()),
+            elements: fill(elements.saturating_sub(1), (self.extents.available() + waiting) as usize),
+            backends: fill(backends.saturating_sub(1), self.backends.available() + self.limbo.backends.len()),
         }
     }
 

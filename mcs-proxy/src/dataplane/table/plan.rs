@@ -202,7 +202,10 @@ impl Planner<'_> {
                 *slot = generation;
             }
             let state = BackendState::new(generation, Liveness::Live);
-            self.transaction.push(Operation::ResetBackend { backend: id });
+            // The first owner of an id finds its counters at zero.
+            if generation != 1 {
+                self.transaction.push(Operation::ResetBackend { backend: id });
+            }
             self.transaction.push(Operation::SetBackendState { backend: id, state });
             self.transaction.extend(self.table.hot.hold(Direction::ToPod, target.0));
             entry.backends.insert(target, Backend { id, liveness: Liveness::Live });

@@ -21,6 +21,8 @@ use std::{
 const ECHO: u8 = b'E';
 /// What comes is to be counted, and the number of bytes to be told at its end, as eight bytes in network order.
 const COUNT: u8 = b'C';
+/// The first byte of `GET`, by which others' programs begin: to be answered as HTTP has it.
+const HTTP: u8 = b'G';
 /// Bytes a read or write of a stream.
 const CHUNK: usize = 256 << 10;
 

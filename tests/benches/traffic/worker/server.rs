@@ -1,6 +1,6 @@
 //! Answers one connection after the other, as its clients call it.
 
-use super::{CHUNK, COUNT, ECHO};
+use super::{CHUNK, COUNT, ECHO, HTTP};
 use anyhow::Result;
 use std::{
     io::{self, Read as _, Write as _},
@@ -26,6 +26,7 @@ fn answer(mut stream: TcpStream, chunk: &mut [u8]) -> io::Result<()> {
     match chunk[..length].first() {
         Some(&ECHO) => echo(stream, chunk, length),
         Some(&COUNT) => count(stream, chunk, length),
+        Some(&HTTP) => http(stream, chunk, length),
         Some(other) => Err(io::Error::other(format!("a connection that begins with {other:#04x}"))),
         None => Ok(()),
     }
@@ -34,6 +35,21 @@ fn answer(mut stream: TcpStream, chunk: &mut [u8]) -> io::Result<()> {
 fn echo(mut stream: TcpStream, chunk: &mut [u8], mut length: usize) -> io::Result<()> {
     while length > 0 {
         stream.write_all(&chunk[..length])?;
+        length = stream.read(chunk)?;
+    }
+    Ok(())
+}
+
+/// Requests without a body, each of which comes at once.
+fn http(mut stream: TcpStream, chunk: &mut [u8], mut length: usize) -> io::Result<()> {
+    const CLOSE: &[u8] = b"Connection: close";
+    while length > 0 {
+        let is_last = chunk[..length].windows(CLOSE.len()).any(|part| part == CLOSE);
+        let end = if is_last { "Connection: close\r\n" } else { "" };
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n{end}\r\n.").as_bytes())?;
+        if is_last {
+            return Ok(());
+        }
         length = stream.read(chunk)?;
     }
     Ok(())

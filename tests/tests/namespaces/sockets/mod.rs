@@ -2,6 +2,8 @@
 
 mod annotation;
 mod nodes;
+mod programs;
+mod refused;
 mod tcp;
 mod udp;
 

@@ -3,6 +3,10 @@
 //! Each is a link of its own, pinned under the hook's name: it outlives the daemon, and the next one puts its program
 //! behind it. A kernel or a node that refuses them is served by the packet path alone.
 
+mod place;
+
+pub use place::{Place, Reach, judge};
+
 use super::{
     links::{LinkError, unpin},
     loader::{LoadError, Programs},
@@ -10,10 +14,10 @@ use super::{
     sys::{self, Access, SysError},
 };
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::{fd::AsFd, unix::fs::MetadataExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 /// Where the kernel calls a program of ours on behalf of a process.
@@ -87,8 +91,16 @@ pub enum SocketsError {
     NotCgroup2 { path: PathBuf },
     #[error("this kernel does not tell network namespaces apart for sockets (Linux 5.14 does): {0}")]
     NoCookie(SysError),
-    #[error("this kernel does not have the hook `{hook}`", hook = .hook.as_str())]
+    #[error("this kernel does not have the hook `{hook}` (it takes CONFIG_CGROUP_BPF)", hook = .hook.as_str())]
     NoHook { hook: SocketHook },
+    #[error("whether this kernel has the hook `{hook}` can't be found out: {source}", hook = .hook.as_str())]
+    Probe { hook: SocketHook, source: SysError },
+    #[error(
+        "{path}: it, or a cgroup above it, has a program at the hook `{hook}` that allows no other beside it (attached \
+         without BPF_F_ALLOW_MULTI; `bpftool cgroup tree` shows which): take it off, or name another cgroup by --cgroup",
+        hook = .hook.as_str()
+    )]
+    Taken { hook: SocketHook, path: PathBuf },
     #[error("{hook}: {source}", hook = .hook.as_str())]
     Attach { hook: SocketHook, source: SysError },
     #[error(transparent)]
@@ -97,16 +109,24 @@ pub enum SocketsError {
     Link(#[from] LinkError),
 }
 
-/// Attaches every program to the cgroup, or renews those that are there. On failure none is left.
-pub fn attach(programs: &mut Programs, pins: &PinDir, cgroup: &Path) -> Result<(), SocketsError> {
-    let error = |source| SocketsError::Cgroup { path: cgroup.to_owned(), source };
-    sys::netns_cookie().map_err(SocketsError::NoCookie)?;
-    if !sys::is_cgroup2(cgroup).map_err(|failure| error(failure.source))? {
-        return Err(SocketsError::NotCgroup2 { path: cgroup.to_owned() });
+/// Attaches every program to the cgroup that was found fit, or renews those that are there. On failure none is left.
+pub fn attach(programs: &mut Programs, pins: &PinDir, place: &Place) -> Result<(), SocketsError> {
+    let attached = attach_all(programs, pins, place);
+    if attached.is_err() {
+        detach(pins)?;
     }
+    attached
+}
+
+fn attach_all(
+    programs: &mut Programs,
+    pins: &PinDir,
+    Place { cgroup, .. }: &Place,
+) -> Result<(), SocketsError> {
+    let error = |source| SocketsError::Cgroup { path: cgroup.clone(), source };
     let directory = File::open(cgroup).map_err(error)?;
     let id = directory.metadata().map_err(error)?.ino();
-    let attached = SocketHook::ALL.into_iter().try_for_each(|hook| {
+    SocketHook::ALL.into_iter().try_for_each(|hook| {
         let program = programs.socket(hook)?;
         let path = pins.socket_link(hook);
         if let Ok(link) = sys::object_get(&path, Access::ReadWrite) {
@@ -120,55 +140,17 @@ pub fn attach(programs: &mut Programs, pins: &PinDir, cgroup: &Path) -> Result<(
         let link =
             sys::cgroup_link_create(program, directory.as_fd(), hook.number()).map_err(
                 |source| match source.errno() {
-                    Some(libc::EINVAL) => SocketsError::NoHook { hook },
+                    Some(libc::EPERM) => SocketsError::Taken { hook, path: cgroup.clone() },
                     Some(_) | None => SocketsError::Attach { hook, source },
                 },
             )?;
         sys::object_pin(link.as_fd(), &path)
             .map_err(|failure| LinkError::Pin { path, source: failure.into() })?;
         Ok(())
-    });
-    if attached.is_err() {
-        detach(pins)?;
-    }
-    attached
+    })
 }
 
 /// Takes every program off, those that ask first.
 pub fn detach(pins: &PinDir) -> Result<(), SocketsError> {
     Ok(SocketHook::ALL.into_iter().rev().try_for_each(|hook| unpin(&pins.socket_link(hook)))?)
-}
-
-/// The root of this process's cgroup namespace: where its cgroup2 is mounted.
-pub fn default_cgroup() -> Result<PathBuf, SocketsError> {
-    let path = Path::new("/proc/self/mountinfo");
-    let mounts =
-        fs::read_to_string(path).map_err(|source| SocketsError::Cgroup { path: path.to_owned(), source })?;
-    cgroup2_of(&mounts).ok_or(SocketsError::NoCgroup2)
-}
-
-/// proc_pid_mountinfo(5): the mount point is the fifth field, the type follows a lone hyphen. A mount of a part of the
-/// hierarchy has another root (fourth field) than `/`.
-fn cgroup2_of(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next()?, fields.next()?);
-        (root == "/" && kind.starts_with("cgroup2 ")).then(|| PathBuf::from(point))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cgroup2_mount_is_found_among_others() {
-        let mounts = "25 30 0:23 / /sys rw - sysfs sysfs rw\n\
-                      31 25 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
-                      32 25 0:28 /part /mnt/part rw shared:9 - cgroup2 cgroup2 rw\n\
-                      33 25 0:28 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw\n";
-        assert_eq!(cgroup2_of(mounts), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(cgroup2_of("25 30 0:23 / /sys rw - sysfs sysfs rw\n"), None);
-    }
 }

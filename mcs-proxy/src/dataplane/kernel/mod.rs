@@ -1,19 +1,15 @@
 //! The kernel's maps, behind the trait.
 
+mod batch;
+
 use super::{
     Dataplane, DataplaneError, Dump, FlowRef, Operation,
     pins::{PinDir, PinsError},
     sys::{self, Access, MappedWords, SysError},
 };
-use aya::{
-    Pod,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues},
-    util::nr_cpus,
-};
-use mcs_proxy_ebpf::abi::{
-    Address, BackendCounters, BackendState, Element, Flow, MapName, ServiceCounters, ServiceKey, Tuple,
-    VipFlags,
-};
+use aya::maps::{HashMap, MapData, MapError};
+use batch::{Batch, Failed, Turn};
+use mcs_proxy_ebpf::abi::{Address, BackendState, Element, Flow, MapName, ServiceKey, Tuple, VipFlags};
 use std::{
     collections::BTreeSet,
     fmt, io,
@@ -25,17 +21,19 @@ use std::{
 /// Writes the pinned maps. There must be one at a time, on all the node.
 pub struct KernelDataplane {
     services: HashMap<MapData, ServiceKey, u32>,
+    /// The same, for calls that aya lacks.
+    services_fd: OwnedFd,
     vips: HashMap<MapData, Address, VipFlags>,
+    vips_fd: OwnedFd,
     hot: MappedWords,
     frontends: MappedWords,
     backends: MappedWords,
     backend_state: MappedWords,
-    cursors: Array<MapData, u64>,
-    service_counters: PerCpuArray<MapData, ServiceCounters>,
-    backend_counters: PerCpuArray<MapData, BackendCounters>,
+    cursors: OwnedFd,
+    service_counters: OwnedFd,
+    backend_counters: OwnedFd,
     flows: OwnedFd,
     transient: OwnedFd,
-    cpus: usize,
 }
 
 impl fmt::Debug for KernelDataplane {
@@ -51,17 +49,18 @@ impl KernelDataplane {
         let access = Access::ReadWrite;
         Ok(Self {
             services: dir.open_as(MapName::Services, access)?,
+            services_fd: dir.open(MapName::Services, access)?,
             vips: dir.open_as(MapName::Vips, access)?,
+            vips_fd: dir.open(MapName::Vips, access)?,
             hot: dir.map_words(MapName::Hot, access)?,
             frontends: dir.map_words(MapName::Frontends, access)?,
             backends: dir.map_words(MapName::Backends, access)?,
             backend_state: dir.map_words(MapName::BackendState, access)?,
-            cursors: dir.open_as(MapName::Cursors, access)?,
-            service_counters: dir.open_as(MapName::ServiceCounters, access)?,
-            backend_counters: dir.open_as(MapName::BackendCounters, access)?,
+            cursors: dir.open(MapName::Cursors, access)?,
+            service_counters: dir.open(MapName::ServiceCounters, access)?,
+            backend_counters: dir.open(MapName::BackendCounters, access)?,
             flows: dir.open(MapName::Flows, access)?,
             transient: dir.open(MapName::Transient, access)?,
-            cpus: nr_cpus().map_err(|(path, source)| PinsError::Directory { path: path.into(), source })?,
         })
     }
 
@@ -73,9 +72,6 @@ impl KernelDataplane {
                 .ok_or(Failure::out_of_range(MapName::Backends)),
             Operation::Publish { frontend, extent } => {
                 store(MapName::Frontends, &self.frontends, *frontend, u64::from(*extent))
-            }
-            Operation::InsertService { key, frontend } => {
-                self.services.insert(key, frontend, 0).map_err(|error| Failure::of(MapName::Services, error))
             }
             Operation::RemoveService { key } => match self.services.remove(key) {
                 Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
@@ -92,21 +88,10 @@ impl KernelDataplane {
                 store(MapName::BackendState, &self.backend_state, *backend, state.word())
             }
             Operation::SetHot { word, bits } => store(MapName::Hot, &self.hot, *word, *bits),
-            Operation::ResetService { service } => {
-                self.cursors.set(*service, 0, 0).map_err(|error| Failure::of(MapName::Cursors, error))?;
-                let zeros =
-                    zeros(self.cpus).map_err(|source| Failure { map: MapName::ServiceCounters, source })?;
-                self.service_counters
-                    .set(*service, zeros, 0)
-                    .map_err(|error| Failure::of(MapName::ServiceCounters, error))
-            }
-            Operation::ResetBackend { backend } => {
-                let zeros =
-                    zeros(self.cpus).map_err(|source| Failure { map: MapName::BackendCounters, source })?;
-                self.backend_counters
-                    .set(*backend, zeros, 0)
-                    .map_err(|error| Failure::of(MapName::BackendCounters, error))
-            }
+            // The batch takes these.
+            Operation::InsertService { .. }
+            | Operation::ResetService { .. }
+            | Operation::ResetBackend { .. } => Ok(()),
             Operation::GracePeriodOver => Ok(()),
             Operation::GracePeriod => {
                 grace_period();
@@ -129,13 +114,16 @@ impl KernelDataplane {
 
 impl Dataplane for KernelDataplane {
     fn run(&mut self, transaction: &[Operation]) -> Result<(), DataplaneError> {
-        transaction.iter().try_for_each(|operation| {
-            self.apply(operation).map_err(|Failure { map, source }| DataplaneError {
-                map: map.as_str(),
-                action: format!("{operation:?}"),
-                source,
-            })
-        })
+        let mut batch = Batch::default();
+        for operation in transaction {
+            match batch.take(operation) {
+                Turn::Taken => continue,
+                Turn::Now => {}
+                Turn::AfterBatch => self.flush(&mut batch).map_err(Failed::told)?,
+            }
+            self.apply(operation).map_err(|failure| failure.told(operation))?;
+        }
+        self.flush(&mut batch).map_err(Failed::told)
     }
 
     fn dump(&self) -> Result<Dump, DataplaneError> {
@@ -174,6 +162,10 @@ impl Failure {
         Self { map, source: io::Error::other(error) }
     }
 
+    fn told(self, operation: &Operation) -> DataplaneError {
+        DataplaneError { map: self.map.as_str(), action: format!("{operation:?}"), source: self.source }
+    }
+
     fn out_of_range(map: MapName) -> Self {
         Self { map, source: io::Error::new(io::ErrorKind::InvalidInput, "index out of range") }
     }
@@ -181,10 +173,6 @@ impl Failure {
 
 fn store(map: MapName, words: &MappedWords, index: u32, value: u64) -> Result<(), Failure> {
     words.store_release(index as usize, value).ok_or(Failure::out_of_range(map))
-}
-
-fn zeros<T: Pod + Default>(cpus: usize) -> io::Result<PerCpuValues<T>> {
-    PerCpuValues::try_from(vec![T::default(); cpus])
 }
 
 fn dump_error(map: &'static str, error: SysError) -> DataplaneError {
