@@ -169,6 +169,20 @@ pub(crate) fn give_up(key: &Tuple) {
     life::forget(key, &wire, interface);
 }
 
+/// The same, but for one in the transient pair that leads where the new one is to lead: that one is overwritten.
+#[inline(always)]
+fn give_up_another(key: &Tuple, new: &Flow) {
+    if maps::flow(Tier::Established, key).is_none()
+        && let Some(pointer) = maps::flow(Tier::Transient, key)
+    {
+        // SAFETY: as in `follow`.
+        if unsafe { &*pointer }.leads_as(new) {
+            return;
+        }
+    }
+    give_up(key);
+}
+
 /// Remembers a new flow, both ways; `state` is what is out of the ordinary about it.
 ///
 /// The reply goes first, as the lock: its key is the tuple on the wire, which no two flows may share.
@@ -202,22 +216,27 @@ pub(crate) fn open(
         last_seen,
     };
     pair.complete(key);
+    give_up_another(key, &pair.flow);
     if let Some(pointer) = maps::reply(Tier::Established, &pair.reply_key)
         && !make_way(Tier::Established, &pair.reply_key, pointer, key)
     {
         return Err(Verdict::TupleTaken);
     }
-    if maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::New).is_err() {
+    // Looked up first: an insert that fails has taken an element from the list of free ones before.
+    if maps::reply(Tier::Transient, &pair.reply_key).is_some()
+        || maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::New).is_err()
+    {
         let Some(pointer) = maps::reply(Tier::Transient, &pair.reply_key) else {
             return Err(Verdict::FlowsFull);
         };
         if !make_way(Tier::Transient, &pair.reply_key, pointer, key) {
             return Err(Verdict::TupleTaken);
         }
-        maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::Overwrite)
-            .map_err(|_| Verdict::FlowsFull)?;
+        if !life::put_reply(pair) {
+            return Err(Verdict::FlowsFull);
+        }
     }
-    if maps::insert_flow(Tier::Transient, key, &pair.flow, Insert::Overwrite).is_err() {
+    if !life::put_flow(key, pair) {
         maps::remove_reply(Tier::Transient, &pair.reply_key);
         return Err(Verdict::FlowsFull);
     }

@@ -82,10 +82,6 @@ pub(crate) fn follow(ctx: &TcContext, network: &Network, shape: Shape, end: End)
     {
         return Err(Verdict::LoneFragment);
     }
-    let old = match end {
-        End::Source => &network.source,
-        End::Destination => &network.destination,
-    };
     if matches!(end, End::Destination) {
         // Where the first one went, or the host's connection tracking would wait for it.
         let bridge = maps::place(fragment.interface).bridge;
@@ -93,7 +89,7 @@ pub(crate) fn follow(ctx: &TcContext, network: &Network, shape: Shape, end: End)
             bridge::send(ctx, &network.source, shape.protocol(), bridge, &fragment.address)?;
         }
     }
-    rewrite_address(ctx, network.v4, end, old, &fragment.address)?;
+    rewrite_address(ctx, network, end, &fragment.address)?;
     let bytes = u64::from(network.bytes(ctx));
     maps::count_backend(fragment.backend_id, |counters| counters.bytes += bytes);
     maps::count_service(fragment.service, |counters| match end {

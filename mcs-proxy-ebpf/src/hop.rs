@@ -1,6 +1,12 @@
 //! Where the host would forward a packet to: its routes, rules and neighbours, asked by `bpf_fib_lookup`.
+//!
+//! The answer holds for a second, and for all small packets to one address that come in by one interface. It is given up
+//! to two times a packet, and asking takes longer than all else that is done with a packet of a known flow. Whoever makes
+//! a flow asks anew, so that what is late is only what an open flow hears of a neighbour's other MAC address.
 
+use crate::{flow::ticks, maps};
 use aya_ebpf::{helpers::generated::bpf_fib_lookup, programs::TcContext};
+use core::ptr;
 use mcs_proxy_ebpf::abi::Address;
 
 /// `struct bpf_fib_lookup` (include/uapi/linux/bpf.h) in fields that need no unions.
@@ -35,11 +41,8 @@ impl Lookup {
     /// A packet between two addresses of one family that comes in by `interface`.
     #[inline(always)]
     pub(crate) fn new(source: &Address, destination: &Address, protocol: u8, interface: u32) -> Self {
-        let (family, source, destination) = if source.is_v4() {
-            (AF_INET, [u64::from(source.v4_raw()), 0], [u64::from(destination.v4_raw()), 0])
-        } else {
-            (AF_INET6, source.words(), destination.words())
-        };
+        let family = if source.is_v4() { AF_INET } else { AF_INET6 };
+        let (source, destination) = (Self::words(source), Self::words(destination));
         Self {
             family,
             protocol,
@@ -52,6 +55,12 @@ impl Lookup {
             destination,
             tail: [0, 0],
         }
+    }
+
+    /// As the helper takes an address.
+    #[inline(always)]
+    const fn words(address: &Address) -> [u64; 2] {
+        if address.is_v4() { [address.v4_raw() as u64, 0] } else { address.words() }
     }
 
     /// Asks, and returns what the helper does.
@@ -72,4 +81,111 @@ impl Lookup {
     pub(crate) const fn own_mac(&self) -> u64 {
         self.tail[0] >> 32 | (self.tail[1] & 0xffff) << 32
     }
+}
+
+/// A larger packet asks for itself: the helper compares its length with the MTU, which is no smaller than this anywhere
+/// (RFC 791: every host takes datagrams of 576 bytes) but for the Ethernet header.
+const SMALL: u32 = 576 + 14;
+
+/// Where packets to an address go that come in by an interface.
+#[repr(C)]
+pub(crate) struct HopKey {
+    destination: Address,
+    interface: u32,
+    pad: u32,
+}
+
+/// The host's last answer: there is a way, and the neighbour is known.
+#[repr(C)]
+pub(crate) struct Hop {
+    /// By which interface.
+    pub(crate) interface: u32,
+    /// Ticks when the host was asked.
+    asked: u32,
+    /// The next hop's MAC address, as its bytes lie in memory, and [`DIRECT`].
+    next: u64,
+    /// The MAC address of the interface.
+    pub(crate) own_mac: u64,
+}
+
+/// The destination itself is the next hop. No MAC address has more than 48 bits.
+const DIRECT: u64 = 1 << 48;
+
+impl Hop {
+    #[inline(always)]
+    pub(crate) const fn next_mac(&self) -> u64 {
+        self.next & (DIRECT - 1)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_direct(&self) -> bool {
+        self.next & DIRECT != 0
+    }
+}
+
+/// A MAC address as it is written to a packet.
+#[inline(always)]
+pub(crate) const fn halves(mac: u64) -> [u16; 3] {
+    [mac as u16, (mac >> 16) as u16, (mac >> 32) as u16]
+}
+
+/// Memory of this CPU for a question: on the stack there is no room beside a packet.
+#[repr(C)]
+pub(crate) struct Asking {
+    key: HopKey,
+    lookup: Lookup,
+    hop: Hop,
+}
+
+/// Where the packet would go on to if it came in by `interface`; `None` if the host would not forward it, or does not
+/// know the neighbour.
+#[inline(always)]
+pub(crate) fn find(
+    ctx: &TcContext,
+    source: &Address,
+    destination: &Address,
+    protocol: u8,
+    interface: u32,
+) -> Option<&'static Hop> {
+    let asking = maps::asking()?;
+    asking.key = HopKey { destination: *destination, interface, pad: 0 };
+    if ctx.len() <= SMALL
+        && let Some(pointer) = maps::hop(&asking.key)
+    {
+        // SAFETY: the entry is memory of the map until this program ends; each field is right by itself.
+        let hop = unsafe { &*pointer };
+        if ticks().wrapping_sub(hop.asked) < maps::ticks_per_second() {
+            return Some(hop);
+        }
+    }
+    if !ask(ctx, source, protocol) {
+        return None;
+    }
+    // SAFETY: as above.
+    maps::hop(&asking.key).map(|pointer| unsafe { &*pointer })
+}
+
+/// Asks the host what `asking.key` says, and notes the answer, if it is a way.
+#[inline(never)]
+fn ask(ctx: &TcContext, source: &Address, protocol: u8) -> bool {
+    let Some(Asking { key, lookup, hop }) = maps::asking() else { return false };
+    *lookup = Lookup::new(source, &key.destination, protocol, key.interface);
+    if lookup.ask(ctx) != SUCCESS {
+        return false;
+    }
+    let wanted = Lookup::words(&key.destination);
+    let direct = if lookup.destination == wanted { DIRECT } else { 0 };
+    *hop = Hop {
+        interface: lookup.interface,
+        asked: ticks(),
+        next: lookup.next_mac() | direct,
+        own_mac: lookup.own_mac(),
+    };
+    if let Some(pointer) = maps::hop(key) {
+        // In place: an update through the map takes another element.
+        // SAFETY: as in `find`.
+        unsafe { ptr::copy_nonoverlapping(hop, pointer, 1) };
+        return true;
+    }
+    maps::insert_hop(key, hop)
 }

@@ -57,13 +57,55 @@ pub(crate) fn demote(key: &Tuple, pointer: *mut Flow) {
     pair.flow = unsafe { *pointer };
     pair.complete(key);
     pair.reply.state = pair.reply.state.with(FlowState::ANSWERED);
-    let moved = maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::Overwrite).is_ok()
-        && maps::insert_flow(Tier::Transient, key, &pair.flow, Insert::Overwrite).is_ok();
+    let moved = put_reply(pair) && put_flow(key, pair);
     // If there is no room for it even there, it stays, and the daemon collects it.
     if moved && maps::remove_flow(Tier::Established, key) {
         maps::remove_reply(Tier::Established, &pair.reply_key);
         maps::give_share(pair.flow.interface);
     }
+}
+
+/// Puts a flow into the transient pair. What is there under its key and leads to the same place, as a rule this flow
+/// from before its promotion or the last one of a client that uses its ports again, is brought up to date where it is:
+/// an update through the map takes another element, and evicts for it. `false` if there is no room.
+#[inline(always)]
+pub(crate) fn put_flow(key: &Tuple, pair: &Pair) -> bool {
+    if let Some(pointer) = maps::flow(Tier::Transient, key) {
+        // SAFETY: as in `flow::follow`. What a packet is translated by stays as it is, and each of the other fields is
+        // right by itself, whichever of the two flows it is of.
+        let old = unsafe { &mut *pointer };
+        let new = &pair.flow;
+        if old.leads_as(new) {
+            old.backend_id = new.backend_id;
+            old.generation = new.generation;
+            old.interface = new.interface;
+            old.isn = new.isn;
+            old.service = new.service;
+            old.last_seen = new.last_seen;
+            old.state = new.state;
+            return true;
+        }
+    }
+    maps::insert_flow(Tier::Transient, key, &pair.flow, Insert::Overwrite).is_ok()
+}
+
+/// Puts a flow's reply into the transient pair, as [`put_flow`] does the flow.
+#[inline(always)]
+pub(crate) fn put_reply(pair: &Pair) -> bool {
+    if let Some(pointer) = maps::reply(Tier::Transient, &pair.reply_key) {
+        // SAFETY: as in `put_flow`.
+        let old = unsafe { &mut *pointer };
+        let new = &pair.reply;
+        if old.leads_as(new) {
+            old.backend_id = new.backend_id;
+            old.service = new.service;
+            old.interface = new.interface;
+            old.last_seen = new.last_seen;
+            old.state = new.state;
+            return true;
+        }
+    }
+    maps::insert_reply(Tier::Transient, &pair.reply_key, &pair.reply, Insert::Overwrite).is_ok()
 }
 
 /// Puts back the reply of a flow that has lost it.

@@ -1,7 +1,13 @@
 //! The maps. They are private to this file: the rest of the programs goes through the getters, which say what a
 //! lookup means. Sizes are those of the contract's defaults; the loader overrides them.
 
-use crate::{aside::Aside, life::Pair, lookup::Scratch, roster::Turn};
+use crate::{
+    aside::Aside,
+    hop::{Asking, Hop, HopKey},
+    life::Pair,
+    lookup::Scratch,
+    roster::Turn,
+};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -136,6 +142,10 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 static ASIDE: PerCpuArray<Aside> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "turn")]
 static TURN: PerCpuArray<Turn> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "hops")]
+static HOPS: LruHashMap<HopKey, Hop> = LruHashMap::with_max_entries(INTERFACES * 4, 0);
+#[map(name = "asking")]
+static ASKING: PerCpuArray<Asking> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(SIZES.fragments, 0);
 #[map(name = "interface_flows")]
@@ -448,6 +458,25 @@ pub(crate) fn take_reject(interface: u32, now: u32) -> bool {
 pub(crate) fn place(interface: u32) -> Place {
     // SAFETY: two independent words; each is right, whichever of two values it is of.
     unsafe { PLACES.get(&interface) }.copied().unwrap_or(Place::UNKNOWN)
+}
+
+/// Room for a question to the host.
+#[inline(always)]
+pub(crate) fn asking() -> Option<&'static mut Asking> {
+    // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
+    Some(unsafe { &mut *ASKING.get_ptr_mut(0)? })
+}
+
+/// Where the host sends packets, as it said last.
+#[inline(always)]
+pub(crate) fn hop(key: &HopKey) -> Option<*mut Hop> {
+    HOPS.get_ptr_mut(key)
+}
+
+/// Whether there was an element for it.
+#[inline(always)]
+pub(crate) fn insert_hop(key: &HopKey, hop: &Hop) -> bool {
+    HOPS.insert(key, hop, 0).is_ok()
 }
 
 /// Goes on with another program, and returns only if it is not there. To be called by a program itself: deeper down

@@ -16,7 +16,7 @@ use crate::{
 };
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
-use mcs_proxy_ebpf::abi::{Direction, FlowState, Verdict};
+use mcs_proxy_ebpf::abi::{Direction, FlowState, Tuple, Verdict};
 
 /// Goes on with a packet from a pod that is of no flow.
 #[classifier]
@@ -41,33 +41,39 @@ fn sort(ctx: &TcContext) -> Result<Verdict, Verdict> {
 /// would lie on the stack all the while.
 #[inline(never)]
 fn begin(ctx: &TcContext) -> Verdict {
-    offer(ctx).unwrap_or_else(|verdict| verdict)
+    read(ctx).unwrap_or_else(|verdict| verdict)
 }
 
-/// Offers the packet one backend, by one source port.
 #[inline(always)]
-fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
+fn read(ctx: &TcContext) -> Result<Verdict, Verdict> {
     let network = packet::network(ctx)?;
     let shape = shape::find(ctx, &network)?;
     let packet = packet::anywhere(ctx, network, shape)?;
-    let interface = interface(ctx);
     let key = &mut maps::aside().ok_or(Verdict::Corrupt)?.key;
     *key = key_of(&packet);
+    let offered = offer(ctx, &packet, key);
     // What opens a connection ends what was under its key, even if nobody here takes it: beneath us it may find a
     // backend, and what follows it must not find the old one.
-    if packet.may_open() {
+    if offered.is_err() && packet.may_open() {
         flow::give_up(key);
     }
-    let choice = lookup::choose(&packet)?;
-    let wire_port = collision::wire_port(ctx, &packet, choice);
+    offered
+}
+
+/// Offers the packet one backend, by one source port. An error says that no flow was opened.
+#[inline(always)]
+fn offer(ctx: &TcContext, packet: &Packet, key: &Tuple) -> Result<Verdict, Verdict> {
+    let interface = interface(ctx);
+    let choice = lookup::choose(packet)?;
+    let wire_port = collision::wire_port(ctx, packet, choice);
     let place = maps::place(interface);
     let mut state = FlowState::NEW;
     if choice.address == packet.source {
         fragment::refuse()?;
         state = FlowState::HAIRPIN;
-    } else if collision::is_taken_by_the_pod(ctx, &packet, choice, wire_port, place.netns) {
-        return Ok(collision::again(ctx, choice));
-    } else if place.bridge != 0 && is_on_link(ctx, &packet, place.bridge, choice) {
+    } else if collision::is_taken_by_the_pod(ctx, packet, choice, wire_port, place.netns) {
+        return Err(collision::again(ctx, choice));
+    } else if place.bridge != 0 && is_on_link(ctx, packet, place.bridge, choice) {
         state = FlowState::ON_LINK;
     } else if maps::redirects()
         && place.bridge == 0
@@ -75,7 +81,7 @@ fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
     {
         state = FlowState::BESIDE;
     }
-    match flow::open(key, &packet, interface, choice, wire_port, state) {
+    match flow::open(key, packet, interface, choice, wire_port, state) {
         Err(Verdict::TupleTaken) => return Ok(collision::again(ctx, choice)),
         opened => opened?,
     }
@@ -92,10 +98,10 @@ fn offer(ctx: &TcContext) -> Result<Verdict, Verdict> {
         bridge::send(ctx, &packet.source, packet.protocol.number(), place.bridge, &choice.address)?;
     }
     if wire_port != packet.source_port {
-        shift::<true>(ctx, &packet, End::Source, wire_port)?;
+        shift::<true>(ctx, packet, End::Source, wire_port)?;
     }
-    rewrite::<true>(ctx, &packet, End::Destination, &choice.address, choice.port)?;
-    fragment::remember(&packet, &choice.address, choice.service, choice.backend_id, interface);
+    rewrite::<true>(ctx, packet, End::Destination, &choice.address, choice.port)?;
+    fragment::remember(packet, &choice.address, choice.service, choice.backend_id, interface);
     maps::count_service(choice.service, |counters| {
         counters.packets_in += 1;
         counters.bytes_in += u64::from(packet.bytes);

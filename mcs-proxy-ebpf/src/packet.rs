@@ -315,10 +315,3 @@ pub(crate) fn load<T: Copy>(header: *mut u8, offset: usize) -> T {
     // SAFETY: the verifier refuses the program unless the load lies within what was checked.
     unsafe { *header.add(offset).cast::<T>() }
 }
-
-/// Stores a field of a header that [`header`] has checked; see [`load`].
-#[inline(always)]
-pub(crate) fn store<T: Copy>(header: *mut u8, offset: usize, value: T) {
-    // SAFETY: as in `load`.
-    unsafe { *header.add(offset).cast::<T>() = value };
-}

@@ -11,13 +11,13 @@
 //! ```
 
 use crate::{
-    hop::{Lookup, SUCCESS},
+    hop::{self, Hop, Lookup, SUCCESS, halves},
     maps::{self, Tier},
-    packet::{self, header, store},
-    reply,
+    packet, reply,
     rewrite::{End, rewrite, shift},
     tcx::interface,
     verdict::conclude,
+    wire::store,
 };
 use aya_ebpf::{helpers::generated::bpf_redirect_peer, macros::classifier, programs::TcContext};
 use mcs_proxy_ebpf::abi::{Address, FlowState, Tuple, Verdict};
@@ -77,11 +77,12 @@ fn is_a_pods(interface: u32) -> bool {
 #[inline(always)]
 fn forward(ctx: &TcContext) -> Result<u32, Verdict> {
     let network = packet::network(ctx)?;
-    let mut on = Lookup::new(&network.source, &network.destination, network.protocol, interface(ctx));
-    if on.ask(ctx) != SUCCESS || !is_a_pods(on.interface) {
+    let on = hop::find(ctx, &network.source, &network.destination, network.protocol, interface(ctx))
+        .ok_or(Verdict::Forwarded)?;
+    if !is_a_pods(on.interface) {
         return Err(Verdict::Forwarded);
     }
-    set_macs(ctx, &on)?;
+    set_macs(ctx, on)?;
     Ok(on.interface)
 }
 
@@ -102,12 +103,13 @@ fn backward(ctx: &TcContext) -> Result<u32, Verdict> {
         return Err(Verdict::NotOurs);
     }
     let protocol = packet.protocol.number();
-    let mut back = Lookup::new(&packet.destination, &packet.source, protocol, client);
-    if back.ask(ctx) != SUCCESS || back.interface != own {
+    let back =
+        hop::find(ctx, &packet.destination, &packet.source, protocol, client).ok_or(Verdict::NotOurs)?;
+    if back.interface != own {
         return Err(Verdict::NotOurs);
     }
-    let mut on = Lookup::new(&packet.source, &packet.destination, protocol, own);
-    if on.ask(ctx) != SUCCESS || on.interface != client {
+    let on = hop::find(ctx, &packet.source, &packet.destination, protocol, own).ok_or(Verdict::NotOurs)?;
+    if on.interface != client {
         return Err(Verdict::NotOurs);
     }
     let origin = reply::find(&wire, &packet, client)?;
@@ -116,7 +118,7 @@ fn backward(ctx: &TcContext) -> Result<u32, Verdict> {
     }
     rewrite::<false>(ctx, &packet, End::Source, &origin.vip, origin.port)?;
     reply::count(&origin, &packet);
-    set_macs(ctx, &on)?;
+    set_macs(ctx, on)?;
     Ok(client)
 }
 
@@ -137,12 +139,6 @@ fn client_interface(wire: &Tuple) -> u32 {
 }
 
 #[inline(always)]
-fn set_macs(ctx: &TcContext, on: &Lookup) -> Result<(), Verdict> {
-    let ethernet = header(ctx, 0, 12).ok_or(Verdict::RewriteFailed)?;
-    let (next, own) = (on.next_mac(), on.own_mac());
-    store(ethernet, 0, next as u32);
-    store(ethernet, 4, (next >> 32) as u16);
-    store(ethernet, 6, own as u32);
-    store(ethernet, 10, (own >> 32) as u16);
-    Ok(())
+fn set_macs(ctx: &TcContext, on: &Hop) -> Result<(), Verdict> {
+    store(ctx, 0, &[halves(on.next_mac()), halves(on.own_mac)])
 }

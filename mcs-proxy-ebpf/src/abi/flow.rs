@@ -63,6 +63,20 @@ pub struct Flow {
     pub last_seen: u32,
 }
 
+impl Flow {
+    /// Whether packets are translated alike by both.
+    #[inline(always)]
+    #[must_use]
+    pub fn leads_as(&self, other: &Self) -> bool {
+        self.vip == other.vip
+            && self.backend == other.backend
+            && self.backend_port == other.backend_port
+            && self.wire_port == other.wire_port
+            && self.client_port == other.client_port
+            && self.protocol == other.protocol
+    }
+}
+
 /// Value of `replies` and `transient_replies`. It repeats the backend and the port on the wire, as
 /// [`Flow`] repeats the VIP and the client's port.
 #[repr(C)]
@@ -82,6 +96,20 @@ pub struct Reply {
     /// As in [`Flow`]. A reply on any other interface is not this flow's.
     pub interface: u32,
     pub last_seen: u32,
+}
+
+impl Reply {
+    /// As [`Flow::leads_as`].
+    #[inline(always)]
+    #[must_use]
+    pub fn leads_as(&self, other: &Self) -> bool {
+        self.vip == other.vip
+            && self.backend == other.backend
+            && self.vip_port == other.vip_port
+            && self.wire_port == other.wire_port
+            && self.client_port == other.client_port
+            && self.protocol == other.protocol
+    }
 }
 
 /// Value of `roster`: an established flow, by its key and by what tells it from a later one with the same key.
