@@ -5,13 +5,13 @@ use crate::{
     dataplane::{
         loader::{self, Refusal},
         sock_diag::{SockDiag, SockDiagError},
-        sockets::{SocketHook, default_cgroup},
+        sockets::{Place, SocketsError},
         sys::{self, TcxHook},
     },
     observe::line::Line,
 };
 use aya::util::KernelVersion;
-use std::{fs::File, os::fd::AsRawFd as _, path::Path};
+use std::path::Path;
 
 /// TCX; below it clsact.
 const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
@@ -73,39 +73,17 @@ pub(super) fn packet_hook() -> Line {
     }
 }
 
-pub(super) fn cgroup_hooks(cgroup: Option<&Path>) -> Line {
+pub(super) fn cgroup_hooks(place: &Result<Place, SocketsError>) -> Line {
     const PART: &str = "cgroup hooks";
-    let found = match cgroup.map_or_else(default_cgroup, |path| Ok(path.to_owned())) {
-        Ok(found) => found,
-        Err(error) => return Line::warning(PART, "not looked at", error.to_string()),
-    };
-    let directory = match File::open(&found) {
-        Ok(directory) => directory,
-        Err(error) => {
-            return Line::warning(
-                PART,
-                format!("{}: {error}", found.display()),
-                "name another cgroup by --cgroup",
-            );
-        }
-    };
-    for hook in SocketHook::ALL {
-        match sys::prog_query(directory.as_raw_fd().cast_unsigned(), hook.number()) {
-            Ok(_) => {}
-            Err(error) if error.errno() == Some(libc::EINVAL) => {
-                return Line::warning(
-                    PART,
-                    format!("this kernel does not have `{}`", hook.as_str()),
-                    "packets are served all the same; say --socket-path off, or take Linux 5.8 or later with \
-                     CONFIG_CGROUP_BPF",
-                );
-            }
-            Err(error) => {
-                return Line::warning(PART, error.to_string(), "run as root, or with CAP_NET_ADMIN");
-            }
-        }
+    match place {
+        Ok(_) => Line::ok(PART, "connect, sendmsg, recvmsg and getpeername, of both families"),
+        Err(error @ (SocketsError::NoHook { .. } | SocketsError::NoCookie(_))) => Line::warning(
+            PART,
+            error.to_string(),
+            "packets are served all the same; say --socket-path off, or take Linux 5.14 or later with CONFIG_CGROUP_BPF",
+        ),
+        Err(error) => Line::warning(PART, "not looked at", error.to_string()),
     }
-    Line::ok(PART, "connect, sendmsg, recvmsg and getpeername, of both families")
 }
 
 pub(super) fn set_retval() -> Line {

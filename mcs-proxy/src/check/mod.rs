@@ -9,7 +9,7 @@ mod places;
 mod sysctls;
 
 use crate::{
-    dataplane::pins::PinDir,
+    dataplane::{pins::PinDir, sockets},
     observe::{catalog::Catalog, line::Line},
 };
 use mcs_proxy_ebpf::abi::MapSizes;
@@ -28,14 +28,15 @@ pub struct Intent<'a> {
 #[must_use]
 pub fn check(intent: &Intent<'_>) -> Vec<Line> {
     let catalog = Catalog::read(intent.run_dir).unwrap_or_default();
+    let place = sockets::judge(intent.cgroup);
     let mut lines = vec![kernel::version(), kernel::capabilities(), kernel::btf()];
-    lines.extend([kernel::packet_hook(), kernel::cgroup_hooks(intent.cgroup), kernel::set_retval()]);
+    lines.extend([kernel::packet_hook(), kernel::cgroup_hooks(&place), kernel::set_retval()]);
     lines.extend([kernel::sock_destroy(), kernel::clock_source()]);
-    lines.extend([places::bpffs(intent.pin_dir), places::cgroup2(intent.cgroup)]);
+    lines.extend([places::bpffs(intent.pin_dir), places::cgroup2(&place)]);
     lines.extend(sysctls::lines(&fs_read));
     lines.extend(pinned::lines(intent.pin_dir, intent.sizes));
     lines.push(capacity::memory(intent.pin_dir, intent.sizes));
-    lines.extend([others::on_interfaces(intent.pin_dir), others::on_cgroup(intent.pin_dir, intent.cgroup)]);
+    lines.extend([others::on_interfaces(intent.pin_dir), others::on_cgroup(intent.pin_dir, &place)]);
     lines.extend([others::kube_proxy(), others::cilium(Path::new("/"))]);
     lines.push(others::local_imports(&catalog));
     lines

@@ -4,7 +4,7 @@ use super::fs_read;
 use crate::{
     dataplane::{
         pins::PinDir,
-        sockets::{SocketHook, default_cgroup},
+        sockets::{Place, SocketHook, SocketsError},
         sys::{self, Access, TcxHook},
     },
     observe::{catalog::Catalog, line::Line},
@@ -47,13 +47,9 @@ pub(super) fn on_interfaces(pin_dir: &PinDir) -> Line {
     }
 }
 
-pub(super) fn on_cgroup(pin_dir: &PinDir, cgroup: Option<&Path>) -> Line {
+pub(super) fn on_cgroup(pin_dir: &PinDir, place: &Result<Place, SocketsError>) -> Line {
     const PART: &str = "other socket programs";
-    let cgroup = cgroup.map_or_else(default_cgroup, |path| Ok(path.to_owned()));
-    let Ok(directory) = cgroup
-        .map_err(|error| error.to_string())
-        .and_then(|path| File::open(path).map_err(|error| error.to_string()))
-    else {
+    let Some(directory) = place.as_ref().ok().and_then(|place| File::open(&place.cgroup).ok()) else {
         return Line::ok(PART, "no cgroup2 to look at");
     };
     let mut others = BTreeSet::new();

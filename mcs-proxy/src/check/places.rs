@@ -3,12 +3,11 @@
 use crate::{
     dataplane::{
         pins::{PinDir, PinsError},
-        sockets::default_cgroup,
-        sys,
+        sockets::{Place, SocketsError},
     },
     observe::line::Line,
 };
-use std::path::Path;
+use mcs_proxy_ebpf::abi::SocketScope;
 
 pub(super) fn bpffs(pin_dir: &PinDir) -> Line {
     let root = pin_dir.root().display();
@@ -25,23 +24,14 @@ pub(super) fn bpffs(pin_dir: &PinDir) -> Line {
     }
 }
 
-pub(super) fn cgroup2(cgroup: Option<&Path>) -> Line {
-    let found = match cgroup.map_or_else(default_cgroup, |path| Ok(path.to_owned())) {
-        Ok(found) => found,
-        Err(error) => {
-            return Line::warning(
-                "cgroup2",
-                error.to_string(),
-                "packets are served all the same; host-network processes are left to kube-proxy until then",
-            );
-        }
-    };
-    match sys::is_cgroup2(&found) {
-        Ok(true) => Line::ok("cgroup2", found.display().to_string()),
-        Ok(false) | Err(_) => Line::warning(
-            "cgroup2",
-            format!("{} is not on a cgroup2 file system", found.display()),
-            "`findmnt -t cgroup2` lists those; name one by --cgroup",
-        ),
+pub(super) fn cgroup2(place: &Result<Place, SocketsError>) -> Line {
+    const WAY_OUT: &str =
+        "packets are served all the same; host-network processes are left to kube-proxy until then";
+    match place {
+        Ok(place) => match place.remark(SocketScope::Host) {
+            None => Line::ok("cgroup2", place.cgroup.display().to_string()),
+            Some(remark) => Line::warning("cgroup2", remark, WAY_OUT),
+        },
+        Err(error) => Line::warning("cgroup2", error.to_string(), WAY_OUT),
     }
 }
