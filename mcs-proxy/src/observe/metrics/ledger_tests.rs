@@ -33,8 +33,10 @@ impl Counts for Fake {
 const A: &str = "10.10.0.6";
 const B: &str = "10.12.0.6";
 
-/// Services by name, index and (backend id, address).
-fn stage(services: &[(&str, u32, &[(u32, &str)])]) -> (Inventory, FrontendDump) {
+/// A Service by name, index and (backend id, address).
+type Entry<'a> = (&'a str, u32, &'a [(u32, &'a str)]);
+
+fn stage(services: &[Entry<'_>]) -> (Inventory, FrontendDump) {
     let mut catalog = Catalog::default();
     let mut dump = FrontendDump::default();
     for (name, index, backends) in services {
@@ -125,8 +127,8 @@ fn what_is_counted_by_service_and_cluster_never_shrinks_while_backends_come_and_
 #[test]
 fn beyond_the_bound_rows_are_one_and_make_way_when_their_services_go() {
     let mut ledger = Ledger::new(1);
-    let mut fake = Fake::default();
-    fake.backends = (1..4).map(|id| (id, (1, Liveness::Live, id))).collect();
+    let backends = (1..4).map(|id| (id, (1, Liveness::Live, id))).collect();
+    let mut fake = Fake { backends, ..Fake::default() };
     let (inventory, dump) = stage(&[("a", 0, &[(1, A)]), ("b", 1, &[(2, A)]), ("c", 2, &[(3, B)])]);
     ledger.update(&inventory, &dump, &fake).unwrap();
     assert_eq!(flows(&ledger), rows(&[("other other", 5), ("a member1", 1)]));
