@@ -12,7 +12,7 @@ const PART: &str = "pins";
 
 pub(super) fn lines(pin_dir: &PinDir, sizes: &MapSizes) -> Vec<Line> {
     let mut lines: Vec<Line> = layouts(pin_dir).into_iter().filter_map(layout).collect();
-    lines.push(match loader::check_pins(EBPF_OBJECT, pin_dir, sizes) {
+    lines.push(match loader::adopts(EBPF_OBJECT, pin_dir, sizes) {
         Ok(true) => Line::ok(PART, format!("{}: a daemon with these flags takes them over", pin_dir.path().display())),
         Ok(false) => Line::ok(PART, format!("nothing is pinned in {} yet", pin_dir.path().display())),
         Err(error) => Line::failed(

@@ -5,13 +5,16 @@
 //! that read them meanwhile. A [`Dataplane`] carries it out: the kernel's maps in production, a stateful fake in
 //! unit tests.
 
+pub mod audit;
 mod dump;
 pub mod fake;
 pub mod filters;
 pub mod flows;
+pub mod growth;
 pub mod hairpin;
 pub mod interfaces;
 pub mod kernel;
+pub mod layouts;
 pub mod leftovers;
 pub mod links;
 pub mod loader;
