@@ -4,7 +4,7 @@ mod look;
 mod observing;
 
 pub use look::{Connections, Ends, FlowFilter, Monitor, ProtocolName, STATES, Services, Stats, Told, Top};
-pub use observing::{BindAddress, Observing};
+pub use observing::{BindAddress, Check, Observing};
 
 use crate::{
     dataplane::{
@@ -33,7 +33,8 @@ use std::{
 /// How every command ends.
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed, as standard error says; 2 the command line is wrong; 3 nothing is pinned here: no daemon \
-has run on this node since the last boot, or with another --pin-dir; 4 permission denied";
+has run on this node since the last boot, or with another --pin-dir; 4 permission denied; 5 `check` or `status` found \
+something that failed";
 
 /// eBPF dataplane for Kubernetes Services that span clusters
 #[derive(Debug, Parser)]
@@ -89,6 +90,14 @@ pub enum Command {
     },
     /// Why a Service's traffic goes where it goes: its endpoints with slice, cluster and verdict, and what the maps hold
     Explain(Box<Explain>),
+    /// How the daemon of this node is: each part ok, with a warning or failed, with the way out; exit code 5 if one failed
+    Status {
+        /// Output format
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Whether this node can run a daemon, and what stands in its way; needs none; exit code 5 if something failed
+    Check(Box<Check>),
     /// Switch this node to active, drain or bypass, without the API server; alone: which mode holds
     Mode {
         #[arg(value_enum)]

@@ -5,7 +5,7 @@ use mcs_proxy::{
     cli,
     config::{Cli, Command},
     daemon,
-    observe::with_causes,
+    observe::{line::Level, with_causes},
 };
 use std::{
     env, panic,
@@ -17,12 +17,12 @@ fn main() -> ExitCode {
     let done = if env::args_os().next().is_some_and(|name| cli::is_plugin(&name)) {
         let arguments: Vec<String> =
             env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
-        cli::plugin(&arguments)
+        cli::plugin(&arguments).map(|()| Level::Ok)
     } else {
         run(Cli::parse())
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(level) => cli::code_of(level),
         Err(error) => {
             eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
             cli::exit_code(&error)
@@ -30,13 +30,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Cli { places, command }: Cli) -> anyhow::Result<()> {
+fn run(Cli { places, command }: Cli) -> anyhow::Result<Level> {
+    let mut level = Level::Ok;
+    let mut judged = |(text, judgement)| {
+        level = judgement;
+        text
+    };
     let said = match command {
-        Command::Run(run) => return daemon::main(&places, &run),
-        Command::Services(asked) => return cli::services(&places, &asked),
-        Command::Stats(asked) => return cli::stats(&places, &asked),
-        Command::Top(asked) => return cli::top(&places, &asked),
-        Command::Monitor(asked) => return cli::monitor(&places, &asked),
+        Command::Status { output } => cli::status(&places, output).map(&mut judged),
+        Command::Check(asked) => cli::check(&places, &asked).map(&mut judged),
+        Command::Run(run) => return daemon::main(&places, &run).map(|()| Level::Ok),
+        Command::Services(asked) => return cli::services(&places, &asked).map(|()| Level::Ok),
+        Command::Stats(asked) => return cli::stats(&places, &asked).map(|()| Level::Ok),
+        Command::Top(asked) => return cli::top(&places, &asked).map(|()| Level::Ok),
+        Command::Monitor(asked) => return cli::monitor(&places, &asked).map(|()| Level::Ok),
         Command::Backends(list) => cli::backends(&places, &list),
         Command::Explain(asked) => cli::explain(&places, &asked),
         Command::Cleanup(asked) => cli::cleanup(&places, asked),
@@ -45,7 +52,7 @@ fn run(Cli { places, command }: Cli) -> anyhow::Result<()> {
         Command::Connections(asked) => cli::connections(&places, &asked),
         Command::Completion { shell } => Ok(cli::completion(shell)),
     };
-    cli::print(&said?).map(drop)
+    cli::print(&said?).map(|_| level)
 }
 
 /// A panic in one task must not leave the others running as if nothing had happened: end, where a supervisor sees it.

@@ -1,11 +1,24 @@
 //! How a command that failed ends: see the help of the command line.
 
-use crate::dataplane::{flows::FlowsError, pins::PinsError};
+use crate::{
+    dataplane::{flows::FlowsError, pins::PinsError},
+    observe::line::Level,
+};
 use std::process::ExitCode;
 
 const FAILED: u8 = 1;
 const NOTHING_PINNED: u8 = 3;
 const DENIED: u8 = 4;
+const NOT_WELL: u8 = 5;
+
+/// The exit code of a command that was carried out: `check` and `status` may have found that something failed.
+#[must_use]
+pub fn code_of(level: Level) -> ExitCode {
+    match level {
+        Level::Ok | Level::Warning => ExitCode::SUCCESS,
+        Level::Failed => NOT_WELL.into(),
+    }
+}
 
 /// The exit code that tells of this error.
 #[must_use]

@@ -2,6 +2,7 @@
 
 mod align;
 mod backends;
+mod check;
 mod cleanup;
 mod completion;
 mod connections;
@@ -12,9 +13,11 @@ mod mode;
 mod monitor;
 mod output;
 mod plugin;
+mod report;
 mod schema;
 mod services;
 mod stats;
+mod status;
 mod top;
 mod uninstall;
 mod view;
@@ -26,15 +29,17 @@ use serde::Serialize;
 use std::{thread, time::Instant};
 use view::View;
 
+pub use check::check;
 pub use cleanup::cleanup;
 pub use completion::completion;
-pub use exit::exit_code;
+pub use exit::{code_of, exit_code};
 pub use explain::explain;
 pub use mode::mode;
 pub use monitor::monitor;
 pub use output::print;
 pub use plugin::{is_plugin, plugin};
 pub use schema::schemas;
+pub use status::status;
 pub use top::top;
 pub use uninstall::uninstall;
 

@@ -112,6 +112,8 @@ fn asked(matches: &ArgMatches, arguments: &[String]) -> anyhow::Result<Asked> {
         | Command::Connections(_)
         | Command::Explain(_)
         | Command::Mode { .. }
+        | Command::Status { .. }
+        | Command::Check(_)
         | Command::Cleanup(_) => (Where::Node, false),
     };
     let own = |(name, _, is_kubectls): (&'static str, Option<char>, bool)| {

@@ -4,7 +4,10 @@ use super::{
     backends::BackendRow, cleanup, connections::ConnectionRow, monitor, services::ServiceRow, stats::Stats,
     watch,
 };
-use crate::explain::Explanation;
+use crate::{
+    explain::Explanation,
+    observe::{line::Line, status::Status},
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 
 /// By the name of the command, or of what it is asked.
@@ -18,7 +21,9 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         ("stats", of::<Stats>()),
         ("monitor", of::<monitor::Line>()),
         ("explain", of::<Vec<Explanation>>()),
+        ("check", of::<Vec<Line>>()),
         ("cleanup", of::<Vec<cleanup::Row>>()),
+        ("status", of::<Status>()),
     ]
 }
 

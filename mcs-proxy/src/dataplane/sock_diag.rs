@@ -118,6 +118,14 @@ impl SockDiag {
         }
     }
 
+    /// Says whether [`close`](Self::close) is possible, by closing a socket that there is not.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn can_close(&self) -> Result<(), SockDiagError> {
+        self.close(&ConnectedSocket { family: libc::AF_INET as u8, id: [0; ID] }).map(drop)
+    }
+
     /// Sends a request about `socket`, and reads answers up to the last one.
     fn ask(
         &self,

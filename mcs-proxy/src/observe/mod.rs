@@ -2,11 +2,15 @@
 
 pub mod catalog;
 mod causes;
+pub mod drift;
 pub mod events;
 pub mod interfaces;
+pub mod inventory;
 mod json_file;
+pub mod line;
 pub mod metrics;
 pub mod mode;
+pub mod status;
 pub mod verdict_names;
 pub mod vitals;
 
