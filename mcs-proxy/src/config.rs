@@ -1,5 +1,6 @@
 //! The command line: every flag, its default and its help.
 
+mod health;
 mod observing;
 
 pub use observing::{BindAddress, Observing};
@@ -18,6 +19,7 @@ use crate::{
     source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use health::HealthFlags;
 use ipnet::IpNet;
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes, SocketScope};
 use std::{
@@ -188,6 +190,8 @@ pub struct Run {
     #[command(flatten)]
     pub sizes: Sizes,
     #[command(flatten)]
+    pub health: HealthFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub timeouts: TimeoutFlags,
@@ -260,6 +264,7 @@ impl Explain {
             default_algorithm: self.default_algorithm.into(),
             all_services: self.all_services,
             tier_hold: Duration::ZERO,
+            eject_unanswered: false,
         }
     }
 

@@ -75,10 +75,12 @@ pub enum Verdict {
     PeerMissing = 31,
     /// From a pod: translated, and straight into another pod of this node.
     Redirected = 32,
+    /// From a pod: of a connection that the daemon has ended. The pod was told so, by a RST.
+    Ended = 33,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 33;
+pub const VERDICTS: u32 = 34;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +129,7 @@ impl Verdict {
         Self::OddMissing,
         Self::PeerMissing,
         Self::Redirected,
+        Self::Ended,
     ];
 
     #[inline(always)]
@@ -160,9 +163,11 @@ impl Verdict {
             | Self::RewriteFailed
             | Self::RejectLimited
             | Self::HostRedirect => Action::Drop,
-            Self::Rejected | Self::EchoReplied | Self::HairpinForwarded | Self::HairpinReplied => {
-                Action::Return
-            }
+            Self::Rejected
+            | Self::EchoReplied
+            | Self::HairpinForwarded
+            | Self::HairpinReplied
+            | Self::Ended => Action::Return,
             Self::Redirected => Action::Redirect,
         }
     }

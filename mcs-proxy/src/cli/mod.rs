@@ -29,7 +29,7 @@ pub fn services(places: &Places, list: &List) -> anyhow::Result<String> {
     let rows = services::rows(&view, list.service.as_deref());
     let none = "it does not exist, is not opted in (annotate it with mcs-proxy.io/enabled: \"true\") or has no \
                 ClusterIP or port";
-    let table = |rows: &[_]| services::table(rows) + &services::warnings(&view.silent);
+    let table = |rows: &[_]| services::table(rows) + &services::warnings(&view.silent, &view.unanswered);
     render(&rows, list, table, ("frontends", none))
 }
 

@@ -1,6 +1,7 @@
 use super::{align::align, view::View};
 use crate::observe::{
     catalog::{CatalogFrontend, protocol_name},
+    health::Unanswered,
     interfaces::SilentInterface,
 };
 use serde::Serialize;
@@ -131,8 +132,10 @@ fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) 
 }
 
 /// Beneath the table, a line for each.
-pub(super) fn warnings(silent: &[SilentInterface]) -> String {
-    silent.iter().map(|interface| format!("Warning: {interface}\n")).collect()
+pub(super) fn warnings(silent: &[SilentInterface], unanswered: &[Unanswered]) -> String {
+    let interfaces = silent.iter().map(ToString::to_string);
+    let warnings = interfaces.chain(unanswered.iter().map(ToString::to_string));
+    warnings.map(|warning| format!("Warning: {warning}\n")).collect()
 }
 
 pub(super) fn table(rows: &[ServiceRow]) -> String {

@@ -5,7 +5,9 @@
 //! that read them meanwhile. A [`Dataplane`] carries it out: the kernel's maps in production, a stateful fake in
 //! unit tests.
 
+pub mod counters;
 mod dump;
+pub mod ended;
 pub mod fake;
 pub mod filters;
 pub mod flows;

@@ -3,6 +3,7 @@
 pub mod catalog;
 mod causes;
 pub mod events;
+pub mod health;
 pub mod interfaces;
 mod json_file;
 pub mod metrics;
