@@ -1,6 +1,6 @@
 //! From what a client calls to the backend of a new flow: one hash, two array reads; one more hash with affinity.
 
-use crate::{affinity, maps, packet::Packet};
+use crate::{affinity, maps, orphan, packet::Packet};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use mcs_proxy_ebpf::{
     abi::{Address, Affinity, AffinityKey, Port, ServiceKey, Verdict},
@@ -29,6 +29,9 @@ pub(crate) struct Scratch {
 /// to a connection that was there before us, and what is beneath us has it.
 #[inline(always)]
 pub(crate) fn choose(packet: &Packet) -> Result<&'static Choice, Verdict> {
+    if packet.may_open() {
+        orphan::refuse()?;
+    }
     let scratch = maps::scratch().ok_or(Verdict::Corrupt)?;
     scratch.service_key =
         ServiceKey::new(packet.destination, packet.destination_port, packet.protocol.number());

@@ -19,6 +19,7 @@ mod lookup;
 mod maps;
 mod odd;
 mod open;
+mod orphan;
 mod packet;
 mod peer;
 mod redirect;

@@ -53,6 +53,15 @@ pub(crate) fn silences() -> Silences {
     SILENCES.load()
 }
 
+/// For how many ticks no daemon may have looked after the maps before new flows pass; 0: for ever. The loader sets it.
+#[unsafe(no_mangle)]
+static ORPHAN_TIMEOUT: Global<u32> = Global::new(0);
+
+#[inline(always)]
+pub(crate) fn orphan_timeout() -> u32 {
+    ORPHAN_TIMEOUT.load()
+}
+
 /// Which sockets the socket path serves: the loader sets it.
 #[unsafe(no_mangle)]
 static SOCKET_SCOPE: Global<u32> = Global::new(SocketScope::Host as u32);
@@ -131,6 +140,8 @@ static TRANSIENT: LruHashMap<Tuple, Flow> = LruHashMap::with_max_entries(SIZES.t
 static TRANSIENT_REPLIES: LruHashMap<Tuple, Reply> = LruHashMap::with_max_entries(SIZES.transient, 0);
 #[map(name = "roster")]
 static ROSTER: Queue<RosterEntry> = Queue::with_max_entries(SIZES.of(MapName::Roster), 0);
+#[map(name = "heartbeat")]
+static HEARTBEAT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "affinity")]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(SIZES.affinity, 0);
 // Not of the contract: nobody else sees it, so it is not pinned.
@@ -235,6 +246,16 @@ pub(crate) fn backend_state(backend: u32) -> BackendState {
         // SAFETY: as in `extent_of`.
         Some(word) => BackendState::from_word(unsafe { ptr::read_volatile(word) }),
         None => BackendState::default(),
+    }
+}
+
+/// The tick in which a daemon last looked after the maps; 0: none has.
+#[inline(always)]
+pub(crate) fn heartbeat() -> u32 {
+    match HEARTBEAT.get_ptr(0) {
+        // SAFETY: as in `extent_of`.
+        Some(word) => unsafe { ptr::read_volatile(word) as u32 },
+        None => 0,
     }
 }
 

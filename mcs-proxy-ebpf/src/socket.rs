@@ -7,7 +7,7 @@
 
 use crate::{
     lookup::{Caller, Choice, Scratch, pick},
-    maps,
+    maps, orphan,
 };
 use aya_ebpf::{
     EbpfContext as _,
@@ -175,6 +175,7 @@ fn choose(ctx: &SockAddrContext, scratch: &mut Scratch) -> Result<(), Verdict> {
     if !maps::is_hot(Direction::FromPod, &scratch.service_key.vip) || !is_served(ctx) {
         return Err(Verdict::NotOurs);
     }
+    orphan::refuse()?;
     let Some(frontend) = maps::frontend_index(&scratch.service_key) else {
         let is_nobodys = maps::is_whole(&scratch.service_key.vip);
         return Err(if is_nobodys { Verdict::NoBackend } else { Verdict::NoService });

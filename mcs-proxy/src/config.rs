@@ -202,6 +202,12 @@ pub struct Run {
     /// answers show on.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = scan_interval)]
     pub flow_scan_interval: humantime::Duration,
+    /// For how long no daemon may run before new flows pass by mcs-proxy, as the maps may be of long ago; 0s: for ever
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub orphan_timeout: humantime::Duration,
+    /// Take over from a newer mcs-proxy whose pins have another layout; else it is refused, and what runs goes on
+    #[arg(long)]
+    pub take_over_newer: bool,
     /// Let the eBPF programs log new flows, at debug level: costs speed, for development
     #[arg(long)]
     pub bpf_log: bool,
@@ -280,7 +286,7 @@ impl Explain {
     }
 }
 
-/// Capacities. Raising one takes a restart after removing the pin directory.
+/// Capacities. They can be raised by a restart, which loses nothing; to lower one, remove the pin directory before.
 #[derive(Clone, Debug, Args)]
 pub struct Sizes {
     /// Frontends: one for each VIP, port and protocol
@@ -335,6 +341,7 @@ impl Run {
             redirect: self.redirect,
             socket_path: self.socket_path.scope(),
             timeouts: self.timeouts.timeouts(),
+            orphan_timeout: self.orphan_timeout.into(),
             bpf_log: self.bpf_log,
         }
     }

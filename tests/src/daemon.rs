@@ -98,6 +98,25 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// As [`start_with`](Self::start_with), with pins elsewhere: the arguments name the place as well.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_elsewhere(node: &Node, pin_dir: &Path, arguments: &[&str]) -> Result<Self> {
+        let own = ["run", "--cluster-name", &node.cluster, "--node-name", &node.name];
+        let command = own.iter().chain(arguments).map(|&argument| argument.to_owned()).collect();
+        let mut daemon = Self {
+            process: None,
+            log: PathBuf::new(),
+            pin_dir: pin_dir.to_owned(),
+            command,
+            under: Vec::new(),
+            node: node.clone(),
+        };
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
     /// Starts the program (again), and waits until it is in step.
     ///
     /// # Errors
@@ -112,7 +131,7 @@ impl Daemon {
     /// # Errors
     /// As [`launch`](Self::launch).
     pub fn launch_with(&mut self, arguments: &[&str]) -> Result<()> {
-        self.command.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.add(arguments);
         self.launch()
     }
 
@@ -131,6 +150,28 @@ impl Daemon {
     pub fn launch_under(&mut self, program: &[&str]) -> Result<()> {
         self.under = program.iter().map(|&word| word.to_owned()).collect();
         self.launch()
+    }
+
+    /// As [`launch_with`](Self::launch_with), without the wait.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn launch_without_sync_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.add(arguments);
+        self.spawn()
+    }
+
+    /// A flag that was given before has the new value.
+    fn add(&mut self, arguments: &[&str]) {
+        for &argument in arguments {
+            if argument.starts_with("--")
+                && let Some(at) = self.command.iter().position(|known| known == argument)
+            {
+                let has_value = self.command.get(at + 1).is_some_and(|next| !next.starts_with("--"));
+                self.command.drain(at..=at + usize::from(has_value));
+            }
+            self.command.push(argument.to_owned());
+        }
     }
 
     /// Gives a flag this value from the next start on, in place of the one that it has, if any.

@@ -46,6 +46,9 @@ enum Task {
     Test {
         /// Parts of names
         names: Vec<String>,
+        /// The tests of faults as large as they can be, which takes hours, and their figures at the end
+        #[arg(long)]
+        long: bool,
     },
     /// Start a Kubernetes cluster on this machine, or end it; as root
     #[command(subcommand)]
@@ -96,10 +99,10 @@ fn run(task: &Task) -> Result<()> {
             }
             demo::run(&workspace, *options)
         }
-        Task::Test { names } => {
+        Task::Test { names, long } => {
             require_root("the test harness")?;
             setup::run(&workspace, Purpose::Test)?;
-            test::run(&workspace, names)
+            test::run(&workspace, names, *long)
         }
         Task::Cluster(act) => {
             require_root("the cluster")?;

@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context, Result, bail, ensure};
 use mcs_proxy_tests::cluster::PARTS;
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
+pub(crate) fn run(workspace: &Path, names: &[String], long: bool) -> Result<()> {
     // The Go compiler and ours have little to do with one another.
     let kube = thread::spawn({
         let workspace = workspace.to_owned();
@@ -40,6 +40,12 @@ pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
     let start = Instant::now();
     let mut tests = tests(workspace, &["--no-fail-fast"])?;
     tests.arg("--").args(names).stdout(Stdio::piped());
+    let figures = workspace.join("target/long.txt");
+    if long {
+        // Those of an earlier run are not of this one; most often there are none.
+        drop(fs::remove_file(&figures));
+        tests.env(mcs_proxy_tests::LONG, &figures);
+    }
     let mut child = tests.spawn().context("cargo test")?;
     let mut counts = Counts::default();
     for line in BufReader::new(child.stdout.take().context("cargo test's output")?).lines() {
@@ -48,6 +54,13 @@ pub(crate) fn run(workspace: &Path, names: &[String]) -> Result<()> {
         println!("{line}");
     }
     let succeeded = child.wait()?.success();
+    if long {
+        println!(
+            "\n{}",
+            fs::read_to_string(&figures)
+                .unwrap_or_else(|_| "no figures: none of these tests has any\n".into())
+        );
+    }
     println!("\n{}", counts.line(succeeded, start.elapsed()));
     if succeeded && counts.passed == 0 {
         bail!("no test's name contains {}", names.join(" or "));

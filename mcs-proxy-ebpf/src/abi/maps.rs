@@ -15,6 +15,7 @@ pub enum MapName {
     Transient,
     TransientReplies,
     Roster,
+    Heartbeat,
     Affinity,
     Fragments,
     InterfaceFlows,
@@ -31,7 +32,7 @@ pub enum MapName {
 }
 
 impl MapName {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Hot,
         Self::Services,
         Self::Vips,
@@ -44,6 +45,7 @@ impl MapName {
         Self::Transient,
         Self::TransientReplies,
         Self::Roster,
+        Self::Heartbeat,
         Self::Affinity,
         Self::Fragments,
         Self::InterfaceFlows,
@@ -74,6 +76,7 @@ impl MapName {
             Self::Transient => "transient",
             Self::TransientReplies => "transient_replies",
             Self::Roster => "roster",
+            Self::Heartbeat => "heartbeat",
             Self::Affinity => "affinity",
             Self::Fragments => "fragments",
             Self::InterfaceFlows => "interface_flows",
@@ -153,6 +156,7 @@ impl MapSizes {
             MapName::Transient | MapName::TransientReplies => self.transient,
             // Room for a quarter of entries whose flows have ended and whose turn is yet to come.
             MapName::Roster => self.flows.saturating_add(self.flows / 4).saturating_add(64),
+            MapName::Heartbeat => 1,
             MapName::Affinity => self.affinity,
             MapName::Fragments => self.fragments,
             MapName::InterfaceFlows | MapName::Rejects => SHARES,

@@ -75,12 +75,14 @@ pub enum Verdict {
     PeerMissing = 31,
     /// From a pod: translated, and straight into another pod of this node.
     Redirected = 32,
+    /// From a pod, or a process: a new flow to a frontend of ours; but for `--orphan-timeout` no daemon has looked after the maps.
+    Orphaned = 33,
     /// From a pod: of a connection that the daemon has ended. The pod was told so, by a RST.
-    Ended = 33,
+    Ended = 34,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 34;
+pub const VERDICTS: u32 = 35;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +131,7 @@ impl Verdict {
         Self::OddMissing,
         Self::PeerMissing,
         Self::Redirected,
+        Self::Orphaned,
         Self::Ended,
     ];
 
@@ -157,7 +160,8 @@ impl Verdict {
             | Self::Replied
             | Self::IcmpTranslated
             | Self::Connected
-            | Self::ConnectRefused => Action::Next,
+            | Self::ConnectRefused
+            | Self::Orphaned => Action::Next,
             Self::TupleTaken
             | Self::DirectTaken
             | Self::RewriteFailed

@@ -3,6 +3,7 @@
 
 use crate::dataplane::pins::PinDir;
 use anyhow::Context as _;
+use mcs_proxy_ebpf::abi::ABI_VERSION;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -23,6 +24,12 @@ pub struct Holder {
     /// The pod's name, where it runs in one that tells it (`POD_NAME`).
     pub pod: Option<String>,
     pub process: u32,
+    /// Of which layout its pins are.
+    #[serde(default)]
+    pub layout: u32,
+    /// The kernel's since it was booted.
+    #[serde(default)]
+    pub boot: String,
     /// RFC 3339
     pub started: String,
 }
@@ -30,7 +37,27 @@ pub struct Holder {
 /// Held for as long as it lives.
 #[derive(Debug)]
 pub struct Locks {
-    _files: Vec<File>,
+    files: Vec<File>,
+    /// Who held them before.
+    before: Option<Holder>,
+}
+
+impl Locks {
+    #[must_use]
+    pub const fn before(&self) -> Option<&Holder> {
+        self.before.as_ref()
+    }
+
+    /// Says who holds them now.
+    ///
+    /// # Errors
+    /// The lock file cannot be written.
+    pub fn sign(&mut self, holder: &Holder) -> io::Result<()> {
+        let Some(file) = self.files.last_mut() else { return Ok(()) };
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(serde_json::to_string(holder)?.as_bytes())
+    }
 }
 
 /// Someone else holds a lock.
@@ -51,6 +78,8 @@ impl Holder {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pod,
             process: process::id(),
+            layout: ABI_VERSION,
+            boot: boot_id(),
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         }
     }
@@ -58,7 +87,7 @@ impl Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { version, pod, process, started } = self;
+        let Self { version, pod, process, layout: _, boot: _, started } = self;
         if let Some(pod) = pod {
             write!(formatter, "pod {pod}, ")?;
         }
@@ -66,15 +95,20 @@ impl fmt::Display for Holder {
     }
 }
 
+/// Another one after each boot of the kernel; empty if it does not tell.
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 fn told(holder: Option<&Holder>) -> String {
     holder.map_or_else(String::new, |holder| format!(" ({holder})"))
 }
 
-/// For a daemon: makes both directories, locks them, and says who it is.
+/// For a daemon: makes both directories and locks them.
 ///
 /// # Errors
 /// [`Held`], or the directories are of no use.
-pub fn hold(pin_dir: &PinDir, run_dir: &Path, holder: &Holder) -> anyhow::Result<Locks> {
+pub fn hold(pin_dir: &PinDir, run_dir: &Path) -> anyhow::Result<Locks> {
     fs::create_dir_all(run_dir)
         .with_context(|| format!("{}: cannot be made; name another place by --run-dir", run_dir.display()))?;
     let path = run_dir.join(FILE);
@@ -85,15 +119,12 @@ pub fn hold(pin_dir: &PinDir, run_dir: &Path, holder: &Holder) -> anyhow::Result
         )?;
     let way_out = "end it, or use another --pin-dir";
     let mut names = lock(file, &path, "--run-dir", way_out)?;
-    pin_dir.create()?;
+    pin_dir.create_root()?;
     let path = pin_dir.root();
     let directory = File::open(path).with_context(|| path.display().to_string())?;
     let pins = lock(directory, path, "--pin-dir", way_out)?;
-    write(&mut names, holder).with_context(|| {
-        let path = run_dir.join(FILE);
-        format!("{}: cannot be written; name another place by --run-dir", path.display())
-    })?;
-    Ok(Locks { _files: vec![pins, names] })
+    let before = read(&mut names);
+    Ok(Locks { files: vec![pins, names], before })
 }
 
 /// For whoever takes away what no daemon uses any more: locks what is there, and makes nothing.
@@ -111,7 +142,7 @@ pub fn hold_what_is_there(pin_dir: &PinDir, run_dir: &Path) -> anyhow::Result<Lo
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
     }
-    Ok(Locks { _files: files })
+    Ok(Locks { files, before: None })
 }
 
 /// What the lock file of a run directory tells of who holds it, or held it last.
@@ -119,12 +150,6 @@ fn read(file: &mut File) -> Option<Holder> {
     let mut text = String::new();
     file.take(4096).read_to_string(&mut text).ok()?;
     serde_json::from_str(&text).ok()
-}
-
-fn write(file: &mut File, holder: &Holder) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    file.write_all(serde_json::to_string(holder)?.as_bytes())
 }
 
 /// The pin directory cannot hold a file to lock, but be locked itself.

@@ -9,6 +9,7 @@ pub mod lock;
 mod logging;
 mod neighbours;
 mod pods;
+mod predecessors;
 mod pressure;
 mod scrape;
 pub mod socket;
@@ -22,9 +23,11 @@ use crate::{
     EBPF_OBJECT,
     config::{Places, Run, SocketPath},
     dataplane::{
-        flows::{Collected, Collector, FlowsError},
+        flows::{Collected, Collector, FlowsError, Heartbeat},
+        growth::Growth,
         interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::{KernelDataplane, grace_period},
+        layouts::Draining,
         links::Links,
         loader::{self, Loaded},
         pins::PinDir,
@@ -127,6 +130,11 @@ struct Daemon {
     health: health::Looks,
     ending: ending::Ending,
     places: PlaceMap,
+    /// Of other layouts, whose flows come to their end.
+    predecessors: Vec<Draining>,
+    /// Maps that grow, until our programs are everywhere.
+    growth: Option<Growth>,
+    heartbeat: Heartbeat,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     /// The catalog is behind the maps.
@@ -174,6 +182,8 @@ struct Scan {
     mark: LingerMark,
     took: Duration,
     found: Result<(Collected, Refusals), FlowsError>,
+    /// Those that have flows left.
+    predecessors: Vec<Draining>,
 }
 
 /// When the names began to be written, and why they could not be.
@@ -184,15 +194,22 @@ impl Daemon {
         let pin_dir = PinDir::new(&places.pin_dir);
         loader::preflight(&pin_dir)?;
         let run_dir = places.run_dir();
-        let locks = lock::hold(&pin_dir, &run_dir, &Holder::of_this_process(run.pod_name.clone()))?;
+        let mut locks = lock::hold(&pin_dir, &run_dir)?;
+        let predecessors = predecessors::find(&pin_dir, run, locks.before())?;
         if let (SocketPath::Off, Some(cgroup)) = (run.socket_path, &run.cgroup) {
             anyhow::bail!(
                 "--cgroup {} is for the socket path, which is off: leave one out",
                 cgroup.display()
             );
         }
-        let Loaded { mut programs, logger, adopted } =
+        let Loaded { mut programs, logger, adopted, growth } =
             loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
+        let holder = Holder::of_this_process(run.pod_name.clone());
+        predecessors::forget_names_of_before_a_boot(&run_dir, locks.before(), &holder);
+        locks.sign(&holder).with_context(|| run_dir.display().to_string())?;
+        // Before any program of ours is on an interface.
+        let heartbeat = Heartbeat::open(&pin_dir)?;
+        heartbeat.beat()?;
         let flags = Flags {
             cluster_name: run.cluster_name.clone(),
             node_name: run.node_name(),
@@ -239,6 +256,9 @@ impl Daemon {
             ending: ending::Ending::start(pin_dir.clone()),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
+            heartbeat,
+            predecessors,
+            growth,
             pin_dir,
             run_dir,
             board,
@@ -353,7 +373,7 @@ impl Daemon {
                     }
                 }
                 () = future::ready(()), if self.catalog_begun.is_some() => self.write_catalog(CATALOG_STEP),
-                _ = pulse.tick() => {}
+                _ = pulse.tick() => self.beat()?,
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         };
@@ -405,6 +425,7 @@ impl Daemon {
             Commit::Programmed(summary) => {
                 self.note_commit(summary, now.into_std());
                 report(summary);
+                self.close_predecessors();
                 if summary.backends_went {
                     self.stranded.look();
                 }
@@ -502,6 +523,16 @@ impl Daemon {
     }
 
     /// # Errors
+    /// As [`Self::ensure_pinned`].
+    fn beat(&self) -> anyhow::Result<()> {
+        if let Err(failure) = self.heartbeat.beat() {
+            self.ensure_pinned()?;
+            debug!("{}", with_causes(&failure));
+        }
+        Ok(())
+    }
+
+    /// # Errors
     /// The pins are gone, and the programs with them: what is still in our hands, no packet will ever see.
     fn ensure_pinned(&self) -> anyhow::Result<()> {
         let path = self.pin_dir.path();
@@ -519,18 +550,22 @@ impl Daemon {
         let (pin_dir, interfaces) =
             (self.pin_dir.clone(), self.links.attached().keys().copied().collect::<BTreeSet<u32>>());
         let timeouts = self.run.timeouts.timeouts();
+        let predecessors = std::mem::take(&mut self.predecessors);
         task::spawn_blocking(move || {
             let start = time::Instant::now();
             let found = Collector::open(&pin_dir)
                 .and_then(|mut collector| collector.collect(&timeouts, Some(&interfaces)))
                 .and_then(|collected| Ok((collected, Refusals::read(&pin_dir)?)));
-            Scan { mark, took: start.elapsed(), found }
+            let predecessors = predecessors::retire(predecessors, timeouts.tcp_established);
+            Scan { mark, took: start.elapsed(), found, predecessors }
         })
     }
 
     /// # Errors
     /// As [`Self::ensure_pinned`].
-    fn collected(&mut self, Scan { mark, took, found }: Scan) -> anyhow::Result<()> {
+    fn collected(&mut self, Scan { mark, took, found, predecessors }: Scan) -> anyhow::Result<()> {
+        self.predecessors = predecessors;
+        self.close_predecessors();
         let now = time::Instant::now();
         self.collection_rests_until = now + COLLECTION_REST * took;
         self.collection_due = self.collection_rests_until.max(now + *self.run.flow_scan_interval);

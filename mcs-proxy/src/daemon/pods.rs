@@ -48,6 +48,7 @@ impl Daemon {
             warn!("{}", with_causes(&failure));
         }
         sockets::take_off(&self.pin_dir);
+        self.detach_predecessors();
     }
 
     /// # Errors
@@ -56,7 +57,9 @@ impl Daemon {
         match event {
             InterfaceEvent::Snapshot(pods) => {
                 self.pods.clone_from(&pods);
-                self.adopt_interfaces(&pods)
+                self.adopt_interfaces(&pods)?;
+                self.finish_growth();
+                Ok(())
             }
             InterfaceEvent::Appeared { index, name } => {
                 self.pods.insert(index, name.clone());

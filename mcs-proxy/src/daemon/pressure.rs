@@ -239,6 +239,7 @@ mod tests {
             flows_per_interface: 250,
             hairpin: Hairpin::DEFAULT,
             redirect: false,
+            orphan_timeout: Duration::ZERO,
             timeouts: Timeouts::DEFAULT,
             socket_path: None,
             bpf_log: false,

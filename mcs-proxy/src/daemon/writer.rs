@@ -190,10 +190,16 @@ impl<D: Dataplane> Writer<D> {
         }
     }
 
+    /// Whether the maps hold what is wanted.
+    #[must_use]
+    pub fn is_in_step(&self) -> bool {
+        self.phase == Phase::Synced
+    }
+
     /// The order to leave this node, once the maps let no new flow begin.
     #[must_use]
     pub fn uninstall(&self) -> Option<&Uninstall> {
-        self.model.settings().uninstall.as_ref().filter(|_| self.phase == Phase::Synced)
+        self.model.settings().uninstall.as_ref().filter(|_| self.is_in_step())
     }
 
     /// The Service that has a VIP, if any is known.

@@ -4,15 +4,15 @@
 //! Only names are gone by, not the contract: what an older or a newer daemon has pinned goes as well.
 
 use super::{
+    audit::{Kind, kind},
     filters::{self, Filter, FiltersError},
     links::unpin,
     pins::PinDir,
     sockets::SocketHook,
-    sys::{self, Access},
+    sys,
 };
 use std::{
     fmt, fs, io,
-    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
 };
 
@@ -120,7 +120,7 @@ pub async fn find(pins: &PinDir, run_dir: &Path, files: &[String]) -> Result<Vec
 /// Layouts, and what is not one; the root itself last.
 fn pinned(root: &Path, links: &mut Vec<PathBuf>, rest: &mut Vec<Leftover>) -> Result<(), LeftoverError> {
     for path in entries(root)? {
-        if version(&path).is_some() && is_directory(&path) {
+        if layout(&path).is_some() && is_directory(&path) {
             walk(&path, links, rest)?;
         } else {
             rest.push(Leftover::Foreign(path));
@@ -134,7 +134,7 @@ fn walk(directory: &Path, links: &mut Vec<PathBuf>, rest: &mut Vec<Leftover>) ->
     for path in entries(directory)? {
         if is_directory(&path) {
             walk(&path, links, rest)?;
-        } else if is_link(&path) {
+        } else if matches!(kind(&path), Ok(Kind::Link)) {
             links.push(path);
         } else {
             rest.push(Leftover::Pin(path));
@@ -144,10 +144,11 @@ fn walk(directory: &Path, links: &mut Vec<PathBuf>, rest: &mut Vec<Leftover>) ->
     Ok(())
 }
 
-/// `v3` → 3.
+/// Which version's layout a directory is of: `v3` → 3, and `v3-old` (see [`growth`](super::growth)) as well.
 #[must_use]
-pub fn version(path: &Path) -> Option<u32> {
-    let digits = path.file_name()?.to_str()?.strip_prefix('v')?;
+pub fn layout(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    let digits = name.strip_suffix("-old").unwrap_or(name).strip_prefix('v')?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
@@ -166,11 +167,12 @@ fn is_directory(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// The kernel names what a descriptor is in `/proc/self/fd`: `anon_inode:bpf-link`, `bpf-map`, `bpf-prog`.
-fn is_link(path: &Path) -> bool {
-    let Ok(object) = sys::object_get(path, Access::ReadWrite) else { return false };
-    let name = fs::read_link(format!("/proc/self/fd/{}", object.as_fd().as_raw_fd()));
-    name.is_ok_and(|name| name.to_string_lossy().contains("bpf-link"))
+/// The pinned links beneath a directory, in the order in which they are to go.
+pub fn links_in(directory: &Path) -> Result<Vec<PathBuf>, LeftoverError> {
+    let (mut links, mut rest) = (Vec::new(), Vec::new());
+    walk(directory, &mut links, &mut rest)?;
+    links.sort_by_key(|path| (rank(path), path.clone()));
+    Ok(links)
 }
 
 /// Programs that ask before those that answer: nobody is to see a backend's address where it called a VIP.

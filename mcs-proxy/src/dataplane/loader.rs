@@ -1,7 +1,9 @@
 //! Loads the programs onto the pinned maps, new or adopted.
 
 use super::{
+    audit::audit,
     flows::{TickRate, Timeouts},
+    growth::Growth,
     hairpin::Hairpin,
     pins::{PinDir, PinsError},
     sockets::SocketHook,
@@ -16,9 +18,11 @@ use aya::{
 use aya_log::EbpfLogger;
 use mcs_proxy_ebpf::abi::{Direction, MapName, MapSizes, SocketScope, Stage};
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// The programs in the kernel. They end with this value, unless links or pins hold them.
@@ -34,6 +38,8 @@ pub struct Loaded {
     pub logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// Whether maps were there already, from an earlier daemon.
     pub adopted: bool,
+    /// To be finished once these programs are everywhere.
+    pub growth: Option<Growth>,
 }
 
 impl fmt::Debug for Loaded {
@@ -73,6 +79,11 @@ pub enum LoadError {
     Incomplete { what: &'static str, name: &'static str },
     #[error("{path} does not fit: {difference}; {remedy}")]
     ForeignPin { path: PathBuf, difference: String, remedy: String },
+    #[error(
+        "{path}: maps were being made larger when the last daemon ended: start with the sizes that it was started with, \
+         and once more with other ones when it has `synced`"
+    )]
+    Unfinished { path: PathBuf },
     #[error("{path}: {source}")]
     Pin { path: PathBuf, source: io::Error },
     #[error("making the maps")]
@@ -120,6 +131,8 @@ pub struct Options {
     pub flows_per_interface: u32,
     /// How long established flows may be silent before the programs forget them.
     pub timeouts: Timeouts,
+    /// For how long no daemon may look after the maps before new flows pass; zero: for ever.
+    pub orphan_timeout: Duration,
     /// Which sockets the socket path serves, if any.
     pub socket_path: Option<SocketScope>,
     pub hairpin: Hairpin,
@@ -132,9 +145,20 @@ pub struct Options {
 /// Loads the programs of `object`. Maps that an earlier daemon has pinned are adopted if they are exactly what the
 /// object and the sizes ask for, and refused by name if not; the others are made and pinned.
 pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, LoadError> {
-    let Options { sizes, flows_per_interface, hairpin, redirect, socket_path, timeouts, bpf_log } = options;
+    let Options {
+        sizes,
+        flows_per_interface,
+        hairpin,
+        redirect,
+        socket_path,
+        timeouts,
+        orphan_timeout,
+        bpf_log,
+    } = options;
     preflight(dir)?;
-    let adopted = check_pins(object, dir, sizes)?;
+    audit(dir)?;
+    let Pinned { adopted, grows, wanted } = check_pins(object, dir, sizes)?;
+    let mut growth = Growth::begin(dir, grows, |map| wanted.get(&map).copied())?;
     dir.create().map_err(Refusal::from)?;
 
     // The level is a constant to the verifier: with 0 it takes every log statement out.
@@ -147,6 +171,9 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     let has_set_retval = u32::from(KernelVersion::current().is_ok_and(|kernel| kernel >= SET_RETVAL_KERNEL));
     let rate = TickRate::of_this_kernel().map_err(Refusal::from)?;
     let redirect = u32::from(*redirect);
+    // The programs tell the future from the past by the sign.
+    let orphan_timeout =
+        if orphan_timeout.is_zero() { 0 } else { rate.ticks(*orphan_timeout).min(u32::MAX / 2) };
     let (ticks_per_second, silences) = (rate.per_second(), timeouts.silences(rate));
     loader
         .override_global(aya_log::LEVEL, &level, false)
@@ -158,11 +185,15 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
         .override_global("HAIRPIN_V4", &hairpin_v4, true)
         .override_global("HAIRPIN_V6", &hairpin_v6, true)
         .override_global("SILENCES", &silences, true)
-        .override_global("REDIRECT", &redirect, true);
+        .override_global("REDIRECT", &redirect, true)
+        .override_global("ORPHAN_TIMEOUT", &orphan_timeout, true);
     for map in MapName::ALL {
         loader.map_max_entries(map.as_str(), sizes.of(map)).map_pin_path(map.as_str(), dir.map(map));
     }
     let mut ebpf = loader.load(object).map_err(LoadError::Maps)?;
+    if let Some(growth) = &mut growth {
+        growth.copy(dir)?;
+    }
     // The logger takes a map of its own, which the programs need no name for any more.
     let logger = bpf_log.then(|| EbpfLogger::init(&mut ebpf)).transpose().map_err(LoadError::Log)?;
     let mut programs = Programs { ebpf };
@@ -173,7 +204,7 @@ pub fn load(object: &[u8], dir: &PinDir, options: &Options) -> Result<Loaded, Lo
     // Before anything is attached; and an earlier daemon's programs go on with the new ones from here on.
     enter_stages(&mut programs.ebpf)?;
     programs.pin_clock(&dir.clock())?;
-    Ok(Loaded { programs, logger, adopted })
+    Ok(Loaded { programs, logger, adopted: adopted || growth.is_some(), growth })
 }
 
 /// The verifier gives up with EAGAIN when a signal is pending for the thread (kernel commit c3494801cd17), and a busy
@@ -265,10 +296,18 @@ const fn program_name(direction: Direction) -> &'static str {
     }
 }
 
-/// aya adopts any pin of the right name; the contract is checked here. Returns whether there are pins.
-fn check_pins(object: &[u8], dir: &PinDir, sizes: &MapSizes) -> Result<bool, LoadError> {
+/// What is pinned.
+struct Pinned {
+    adopted: bool,
+    /// Maps are smaller than they are to be, and fit in all else.
+    grows: bool,
+    wanted: BTreeMap<MapName, MapShape>,
+}
+
+/// aya adopts any pin of the right name; the contract is checked here.
+fn check_pins(object: &[u8], dir: &PinDir, sizes: &MapSizes) -> Result<Pinned, LoadError> {
     let object = aya_obj::Object::parse(object).map_err(LoadError::Object)?;
-    let mut adopted = false;
+    let (mut adopted, mut grows, mut all) = (false, false, BTreeMap::new());
     for map in MapName::ALL {
         let name = map.as_str();
         let wanted = object.maps.get(name).ok_or(LoadError::Incomplete { what: "map", name })?;
@@ -280,6 +319,7 @@ fn check_pins(object: &[u8], dir: &PinDir, sizes: &MapSizes) -> Result<bool, Loa
             max_entries: sizes.of(map),
             flags: wanted.map_flags(),
         };
+        all.insert(map, wanted);
         let path = dir.map(map);
         let found = match sys::object_get(&path, Access::ReadWrite) {
             Ok(fd) => sys::map_shape(fd.as_fd()),
@@ -287,19 +327,21 @@ fn check_pins(object: &[u8], dir: &PinDir, sizes: &MapSizes) -> Result<bool, Loa
             Err(error) => Err(error),
         };
         let found = found.map_err(|error| LoadError::Pin { path: path.clone(), source: error.into() })?;
+        grows |= MapShape { max_entries: found.max_entries, id: found.id, ..wanted } == found
+            && found.max_entries < wanted.max_entries;
         if let Some((difference, remedy)) = compare(map, &wanted, &found, dir.path()) {
             return Err(LoadError::ForeignPin { path, difference, remedy });
         }
         adopted = true;
     }
-    Ok(adopted)
+    Ok(Pinned { adopted, grows, wanted: all })
 }
 
 /// What is wrong with a pinned map, and the way out.
 fn compare(map: MapName, wanted: &MapShape, found: &MapShape, dir: &Path) -> Option<(String, String)> {
     let MapShape { kind, id: _, key_size, value_size, max_entries, flags } = *wanted;
     let remove = format!(
-        "stop the daemon, remove {} (connections that go through mcs-proxy end) and start again",
+        "stop the daemon, remove {} (`mcs-proxy cleanup`; connections that go through mcs-proxy end) and start again",
         dir.display()
     );
     let parts = [
@@ -311,7 +353,7 @@ fn compare(map: MapName, wanted: &MapShape, found: &MapShape, dir: &Path) -> Opt
     if let Some((part, wanted, found)) = parts.into_iter().find(|(_, wanted, found)| wanted != found) {
         return Some((format!("its {part} is {found} and should be {wanted}"), remove));
     }
-    if max_entries != found.max_entries {
+    if max_entries < found.max_entries {
         let difference = format!("it has {} entries and should have {max_entries}", found.max_entries);
         let remedy = match size_flag(map) {
             Some(flag) => format!("start with {flag} {}, or {remove}", found.max_entries),
@@ -338,6 +380,7 @@ pub const fn size_flag(map: MapName) -> Option<&'static str> {
         MapName::SocketBackends | MapName::SocketOrigins => Some("--max-sockets"),
         MapName::Hot
         | MapName::SocketPeers
+        | MapName::Heartbeat
         | MapName::InterfaceFlows
         | MapName::Rejects
         | MapName::Interfaces

@@ -5,15 +5,18 @@
 //! that read them meanwhile. A [`Dataplane`] carries it out: the kernel's maps in production, a stateful fake in
 //! unit tests.
 
+pub mod audit;
 pub mod counters;
 mod dump;
 pub mod ended;
 pub mod fake;
 pub mod filters;
 pub mod flows;
+pub mod growth;
 pub mod hairpin;
 pub mod interfaces;
 pub mod kernel;
+pub mod layouts;
 pub mod leftovers;
 pub mod links;
 pub mod loader;

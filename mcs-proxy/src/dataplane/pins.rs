@@ -116,8 +116,17 @@ impl PinDir {
 
     /// Makes the directories, for root alone.
     pub fn create(&self) -> Result<(), PinsError> {
+        self.make([self.links(), self.sockets()])
+    }
+
+    /// The same of [`Self::root`] alone.
+    pub fn create_root(&self) -> Result<(), PinsError> {
+        self.make([self.pin_dir.clone()])
+    }
+
+    fn make(&self, directories: impl IntoIterator<Item = PathBuf>) -> Result<(), PinsError> {
         self.check()?;
-        [self.links(), self.sockets()].into_iter().try_for_each(|path| {
+        directories.into_iter().try_for_each(|path| {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)

@@ -8,6 +8,7 @@
 use aya::Pod;
 use mcs_proxy_ebpf::abi::Element;
 use std::{
+    collections::HashSet,
     ffi::{CStr, CString, c_int, c_long},
     io,
     marker::PhantomData,
@@ -52,7 +53,10 @@ type Result<T> = std::result::Result<T, SysError>;
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum Command {
+    MapLookupElem = 1,
     MapUpdateElem = 2,
+    MapDeleteElem = 3,
+    MapGetNextKey = 4,
     ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
@@ -68,6 +72,9 @@ enum Command {
 impl Command {
     const fn name(self) -> &'static str {
         match self {
+            Self::MapLookupElem => "BPF_MAP_LOOKUP_ELEM",
+            Self::MapDeleteElem => "BPF_MAP_DELETE_ELEM",
+            Self::MapGetNextKey => "BPF_MAP_GET_NEXT_KEY",
             Self::ProgLoad => "BPF_PROG_LOAD",
             Self::ObjPin => "BPF_OBJ_PIN",
             Self::ObjGet => "BPF_OBJ_GET",
@@ -623,6 +630,119 @@ pub fn for_each_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut visit: impl FnMut
             return Ok(());
         }
         (from, is_first) = (to, false);
+    }
+}
+
+/// The entries of a map whose keys and values are bytes to us: of another layout, or of every map alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Entries<'a> {
+    map: BorrowedFd<'a>,
+    pub shape: MapShape,
+    /// Bytes of a value as system calls carry it: of a per-CPU map one for each CPU.
+    value_bytes: usize,
+}
+
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+impl<'a> Entries<'a> {
+    /// `cpus`: how many the kernel may ever have.
+    pub fn of(map: BorrowedFd<'a>, cpus: usize) -> Result<Self> {
+        // BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH
+        const PER_CPU: [u32; 3] = [5, 6, 10];
+        let shape = map_shape(map)?;
+        let value = shape.value_size as usize;
+        let value_bytes =
+            if PER_CPU.contains(&shape.kind) { value.next_multiple_of(8) * cpus } else { value };
+        Ok(Self { map, shape, value_bytes })
+    }
+
+    /// Every key, each once. Keys that come or go meanwhile may or may not be among them.
+    pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
+        let mut seen = HashSet::new();
+        let mut keys = Vec::new();
+        let mut last: Option<Vec<u8>> = None;
+        // Where the last key is gone, the kernel begins anew.
+        for _ in 0..self.shape.max_entries.saturating_mul(2).saturating_add(16) {
+            let mut next = vec![0_u8; self.shape.key_size as usize];
+            let key = last.as_ref().map_or(0, |key| key.as_ptr().expose_provenance() as u64);
+            let to = next.as_mut_ptr().expose_provenance() as u64;
+            let mut attr = ElementAttr { map_fd: raw(self.map), pad: 0, key, value: to, flags: 0 };
+            // SAFETY: the attribute is BPF_MAP_GET_NEXT_KEY's; both keys are of the map's size.
+            match unsafe { bpf(Command::MapGetNextKey, &mut attr) } {
+                Ok(_) => {}
+                Err(error) if error.errno() == Some(libc::ENOENT) => break,
+                Err(error) => return Err(error),
+            }
+            if seen.insert(next.clone()) {
+                keys.push(next.clone());
+            }
+            last = Some(next);
+        }
+        Ok(keys)
+    }
+
+    /// `None`: there is no such entry.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut value = vec![0_u8; self.value_bytes];
+        let to = value.as_mut_ptr().expose_provenance() as u64;
+        let mut attr = self.attr(key, to, 0)?;
+        // SAFETY: the attribute is BPF_MAP_LOOKUP_ELEM's; key and value are of the map's sizes.
+        match unsafe { bpf(Command::MapLookupElem, &mut attr) } {
+            Ok(_) => Ok(Some(value)),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Enters a value, or exchanges it. `false`: there is one under this key already, and it was to be new.
+    ///
+    /// # Errors
+    /// E2BIG if the map is full.
+    pub fn put(&self, key: &[u8], value: &[u8], is_new: bool) -> Result<bool> {
+        const BPF_NOEXIST: u64 = 1;
+        if value.len() != self.value_bytes {
+            return Err(Self::misfit("value", value.len(), self.value_bytes));
+        }
+        let flags = if is_new { BPF_NOEXIST } else { 0 };
+        let mut attr = self.attr(key, value.as_ptr().expose_provenance() as u64, flags)?;
+        // SAFETY: the attribute is BPF_MAP_UPDATE_ELEM's; key and value are of the map's sizes.
+        match unsafe { bpf(Command::MapUpdateElem, &mut attr) } {
+            Ok(_) => Ok(true),
+            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `false`: there was none.
+    pub fn remove(&self, key: &[u8]) -> Result<bool> {
+        let mut attr = self.attr(key, 0, 0)?;
+        // SAFETY: the attribute is BPF_MAP_DELETE_ELEM's; the key is of the map's size.
+        match unsafe { bpf(Command::MapDeleteElem, &mut attr) } {
+            Ok(_) => Ok(true),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A queue's keys are none.
+    fn attr(&self, key: &[u8], value: u64, flags: u64) -> Result<ElementAttr> {
+        if key.len() != self.shape.key_size as usize {
+            return Err(Self::misfit("key", key.len(), self.shape.key_size as usize));
+        }
+        let key = if key.is_empty() { 0 } else { key.as_ptr().expose_provenance() as u64 };
+        Ok(ElementAttr { map_fd: raw(self.map), pad: 0, key, value, flags })
+    }
+
+    fn misfit(what: &str, is: usize, should_be: usize) -> SysError {
+        let message = format!("a {what} of {is} bytes, where the map has {should_be}");
+        SysError { call: "bpf", source: io::Error::new(io::ErrorKind::InvalidInput, message) }
     }
 }
 

@@ -15,14 +15,18 @@ use mcs_proxy::{
     model::NamespacedName,
 };
 use mcs_proxy_ebpf::abi::{
-    Algorithm, BackendCounters, Liveness, MapName, MapSizes, Protocol, ServiceCounters,
+    Algorithm, BackendCounters, Direction, Liveness, MapName, MapSizes, Protocol, ServiceCounters,
 };
 use mcs_proxy_tests::Cgroup;
 use std::{
     collections::BTreeSet,
     fs,
     net::SocketAddr,
-    os::{fd::AsFd, unix::fs::PermissionsExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{PermissionsExt, symlink},
+    },
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -135,10 +139,10 @@ fn a_grace_period_is_short() {
 fn pins_of_another_size_or_kind_are_refused_with_the_way_out() {
     let place = Place::new("foreign");
     drop(place.load());
-    let other = MapSizes { flows: 512, ..SIZES };
+    let other = MapSizes { flows: 128, ..SIZES };
     let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &options(&other)).unwrap_err().to_string();
     let expected =
-        "/flows does not fit: it has 256 entries and should have 512; start with --max-flows 256, or";
+        "/flows does not fit: it has 256 entries and should have 128; start with --max-flows 256, or";
     assert!(error.contains(expected), "{error}");
 
     let hot = place.pins.map(MapName::Hot);
@@ -148,6 +152,49 @@ fn pins_of_another_size_or_kind_are_refused_with_the_way_out() {
     let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &options(&SIZES)).unwrap_err();
     assert!(matches!(&error, LoadError::ForeignPin { path, .. } if *path == hot), "{error}");
     assert!(error.to_string().contains("its type is 1 and should be 2"), "{error}");
+}
+
+/// What is put in a pin's place, the pin, and how it is told of.
+#[test]
+fn pins_that_are_not_what_their_name_says_are_refused_by_name_and_left() {
+    let place = Place::new("audit");
+    drop(place.load());
+    let map = || sys::object_get(&place.pins.map(MapName::Hot), Access::ReadWrite).unwrap();
+    let program = || sys::object_get(&place.pins.clock(), Access::ReadWrite).unwrap();
+    type Put<'a> = &'a dyn Fn(&Path);
+    let (put_map, put_program): (Put<'_>, Put<'_>) =
+        (&|path| sys::object_pin(map().as_fd(), path).unwrap(), &|path| {
+            sys::object_pin(program().as_fd(), path).unwrap();
+        });
+    let (put_directory, put_symbolic_link): (Put<'_>, Put<'_>) =
+        (&|path| fs::create_dir(path).unwrap(), &|path| symlink(place.pins.map(MapName::Hot), path).unwrap());
+    for (path, put, said) in [
+        (place.pins.map(MapName::Flows), put_program, "it is a program and should be a map"),
+        (place.pins.map(MapName::Flows), put_directory, "it is a directory and should be a map"),
+        (place.pins.map(MapName::Vips), put_symbolic_link, "it is a symbolic link and should be a map"),
+        (place.pins.clock(), put_map, "it is a map and should be a program"),
+        (place.pins.clock(), put_directory, "it is a directory and should be a program"),
+        (place.pins.links(), put_map, "it is a map and should be a directory"),
+        (place.pins.link(7, Direction::FromPod), put_map, "it is a map and should be a link"),
+        (place.pins.sockets().join("connect4"), put_program, "it is a program and should be a link"),
+    ] {
+        // Aside, to be put back.
+        let aside = place.pins.path().join("aside");
+        let was_there = fs::rename(&path, &aside).is_ok();
+        put(&path);
+        let error = load(mcs_proxy::EBPF_OBJECT, &place.pins, &options(&SIZES)).unwrap_err();
+        assert!(matches!(&error, LoadError::ForeignPin { path: named, .. } if *named == path), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir(&path).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        if was_there {
+            fs::rename(&aside, &path).unwrap();
+        }
+        assert!(place.load().adopted);
+    }
 }
 
 #[test]

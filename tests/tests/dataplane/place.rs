@@ -36,6 +36,7 @@ pub(crate) const fn options(sizes: &MapSizes) -> Options {
         hairpin: Hairpin::DEFAULT,
         redirect: false,
         timeouts: Timeouts::DEFAULT,
+        orphan_timeout: Duration::ZERO,
         socket_path: None,
         bpf_log: false,
     }

@@ -33,10 +33,13 @@ fn cleanup_takes_every_layout_that_a_killed_daemon_left_and_leaves_what_is_someb
     for words in ["another mcs-proxy runs", &process, "version 0.", "started 2", "--force"] {
         ensure!(said.contains(words), "no `{words}`: {said}");
     }
+    // It keeps that layout from being taken off by the next daemon.
+    let mut connection = client::Connection::open(&stage.client.namespace, vip()?)?;
+    connection.ask()?;
     stage.daemon.crash()?;
     // As a daemon of another layout would have left it.
     let own = fs::read_dir(stage.pin_dir())?.next().context("no layout")??.path();
-    fs::rename(&own, stage.pin_dir().join("v999"))?;
+    fs::rename(&own, stage.pin_dir().join("v1"))?;
     stage.daemon.launch()?;
     stage.daemon.crash()?;
     let foreign = stage.pin_dir().join("somebody");

@@ -3,12 +3,14 @@
 mod answers;
 mod clock;
 mod collector;
+mod heartbeat;
 mod open;
 mod timeouts;
 
 pub use answers::{Answers, Silence};
 pub use clock::{Clock, TickRate};
 pub use collector::{Collected, Collector, GONE, reply_key};
+pub use heartbeat::Heartbeat;
 pub use open::{OpenFlow, open_flows};
 pub use timeouts::Timeouts;
 

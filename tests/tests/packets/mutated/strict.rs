@@ -74,7 +74,8 @@ pub(super) fn judge(program: &str, before: &[u8], verdict: Verdict, after: &[u8]
         | Verdict::LoneFragment
         | Verdict::OddMissing
         | Verdict::PeerMissing
-        | Verdict::Redirected => {
+        | Verdict::Redirected
+        | Verdict::Orphaned => {
             if before == after {
                 Ok(false)
             } else {
