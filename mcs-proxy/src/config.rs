@@ -3,7 +3,7 @@
 mod health;
 mod observing;
 
-pub use observing::{BindAddress, Observing};
+pub use observing::{BindAddress, Check, Observing};
 
 use crate::{
     dataplane::{
@@ -72,6 +72,14 @@ pub enum Command {
     Connections(List),
     /// Why a Service's traffic goes where it goes: its endpoints with slice, cluster and verdict, and what the maps hold
     Explain(Box<Explain>),
+    /// How the daemon of this node is: each part ok, with a warning or failed, with the way out; exit code 3 if one failed
+    Status {
+        /// Output format
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Whether this node can run a daemon, and what stands in its way; needs none; exit code 3 if something failed
+    Check(Box<Check>),
     /// Switch this node to active, drain or bypass, without the API server; alone: which mode holds
     Mode {
         #[arg(value_enum)]

@@ -5,7 +5,7 @@ use mcs_proxy::{
     cli,
     config::{Cli, Command},
     daemon,
-    observe::with_causes,
+    observe::{line::Level, with_causes},
 };
 use std::{
     io::{self, Write as _},
@@ -16,7 +16,14 @@ use std::{
 fn main() -> ExitCode {
     end_on_panic();
     let Cli { places, command } = Cli::parse();
+    let mut code = ExitCode::SUCCESS;
+    let mut judged = |(text, level)| {
+        code = exit_code(level);
+        text
+    };
     let said = match command {
+        Command::Status { output } => cli::status(&places, output).map(&mut judged),
+        Command::Check(asked) => cli::check(&places, &asked).map(&mut judged),
         Command::Run(run) => daemon::main(&places, &run).map(|()| String::new()),
         Command::Services(list) => cli::services(&places, &list),
         Command::Backends(list) => cli::backends(&places, &list),
@@ -27,11 +34,19 @@ fn main() -> ExitCode {
         Command::Connections(list) => cli::connections(&places, &list),
     };
     match said.and_then(|text| print(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => code,
         Err(error) => {
             eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// 1 is for a command that could not be carried out, 2 for one that was not understood (clap's).
+fn exit_code(level: Level) -> ExitCode {
+    match level {
+        Level::Ok | Level::Warning => ExitCode::SUCCESS,
+        Level::Failed => ExitCode::from(3),
     }
 }
 

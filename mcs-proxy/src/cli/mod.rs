@@ -2,11 +2,14 @@
 
 mod align;
 mod backends;
+mod check;
 mod cleanup;
 mod connections;
 mod explain;
 mod mode;
+mod report;
 mod services;
+mod status;
 mod uninstall;
 mod view;
 
@@ -15,9 +18,11 @@ use anyhow::Context as _;
 use serde::Serialize;
 use view::View;
 
+pub use check::check;
 pub use cleanup::cleanup;
 pub use explain::explain;
 pub use mode::mode;
+pub use status::status;
 pub use uninstall::uninstall;
 
 /// `mcs-proxy services`.

@@ -1,5 +1,6 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
+mod drift;
 mod ending;
 mod grace;
 mod health;
@@ -37,6 +38,7 @@ use crate::{
     model::{Mode, Model},
     observe::{
         events::Board,
+        inventory::Inventory,
         mode,
         vitals::{SharedVitals, SocketFacts, Vitals},
         with_causes,
@@ -302,9 +304,11 @@ impl Daemon {
         let mut source = task::spawn(follow_source(self.run.clone(), self.board.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
-        let mut asked = socket::serve(&self.run_dir)?;
-        let scraper = Arc::new(scrape::Scraper::new(self.vitals.clone()));
+        let mut asked = socket::serve(&self.run_dir, self.onlooker())?;
         let observing = self.run.observing;
+        let most = observing.metrics_max_rows;
+        let scraper = Arc::new(scrape::Scraper::new(self.vitals.clone(), self.pin_dir.clone(), most));
+        task::spawn(drift::watch(self.vitals.clone(), self.pin_dir.clone(), *self.run.flow_scan_interval));
         task::spawn(http::serve(observing.metrics_bind_address, self.vitals.clone(), scraper));
         let mut pulse = time::interval(vitals::PULSE);
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
@@ -459,6 +463,8 @@ impl Daemon {
                 Ok(explanation) => Response::Explained(Box::new(explanation)),
                 Err(error) => Response::Error(error),
             },
+            // Answered beside us.
+            Request::Status => Response::Error("not of the writer".into()),
             Request::Mode(None) => Response::Mode(self.writer.modes()),
             // Noted first: what a restart would forget has not been ordered.
             Request::Mode(Some(order)) => match mode::write(&self.run_dir, order) {
@@ -490,9 +496,12 @@ impl Daemon {
         self.catalog_due = None;
         let begun = *self.catalog_begun.get_or_insert_with(time::Instant::now);
         let Some(catalog) = self.writer.catalog(services) else { return };
+        let (vitals, commits) = (self.vitals.clone(), self.vitals.facts().commits);
         self.catalog_begun = None;
         let run_dir = self.run_dir.clone();
         self.catalog_writing = Some(task::spawn_blocking(move || {
+            let inventory = Arc::new(Inventory::of(&catalog, commits));
+            vitals.note(|facts| facts.inventory = Some(inventory));
             let failure = catalog.write(&run_dir).err().map(|failure| failure.to_string());
             (begun, failure)
         }));

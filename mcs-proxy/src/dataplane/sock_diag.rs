@@ -164,6 +164,14 @@ impl SockDiag {
         }
     }
 
+    /// Says whether [`close`](Self::close) is possible, by closing a socket that there is not.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn can_close(&self) -> Result<(), SockDiagError> {
+        self.close(&ConnectedSocket::any(libc::AF_INET, libc::IPPROTO_UDP)).map(drop)
+    }
+
     /// Sends a request about `socket`, with attributes, and reads answers up to the last one.
     fn ask(
         &self,

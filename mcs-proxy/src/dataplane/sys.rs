@@ -339,9 +339,19 @@ fn info_by_fd<T>(fd: BorrowedFd<'_>, info: &mut T) -> Result<()> {
 /// Programs on a TCX hook, in the order in which they run, as (program id, link id); the link id is 0 for a program
 /// that was attached without one.
 pub fn tcx_query(ifindex: u32, hook: TcxHook) -> Result<Vec<(u32, u32)>> {
+    prog_query(ifindex, hook as u32)
+}
+
+/// The same of any hook: `target` is an interface's index or the descriptor of a cgroup's directory, `hook` a number of
+/// `enum bpf_attach_type`. Of a cgroup, those that were attached to it, not to its parents.
+///
+/// # Errors
+///
+/// EINVAL where the kernel does not know the hook.
+pub fn prog_query(target: u32, hook: u32) -> Result<Vec<(u32, u32)>> {
     #[repr(C)]
     struct Attr {
-        target_ifindex: u32,
+        target: u32,
         attach_type: u32,
         query_flags: u32,
         attach_flags: u32,
@@ -356,8 +366,8 @@ pub fn tcx_query(ifindex: u32, hook: TcxHook) -> Result<Vec<(u32, u32)>> {
     // BPF_MPROG_MAX (include/linux/bpf_mprog.h): there are never more.
     let (mut programs, mut links) = ([0_u32; 64], [0_u32; 64]);
     let mut attr = Attr {
-        target_ifindex: ifindex,
-        attach_type: hook as u32,
+        target,
+        attach_type: hook,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: programs.as_mut_ptr().expose_provenance() as u64,
@@ -969,6 +979,15 @@ pub fn kernel_hz() -> Result<u32> {
     // Rounded, because a jiffy is no whole number of nanoseconds at every HZ.
     let nanoseconds = u32::try_from(resolution.tv_nsec.max(1)).unwrap_or(u32::MAX);
     Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
+}
+
+/// The index of an interface of the calling thread's network namespace; `None` if there is none of this name.
+#[must_use]
+pub fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is a live C string.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
 }
 
 /// The name that an interface of the calling thread's network namespace has now; `None` if it is gone.

@@ -1,6 +1,5 @@
 use super::{
     Client, Conditions, ExplainedEndpoint, ExplainedFlow, ExplainedFrontend, Explanation, Query, Target,
-    query::protocol_of,
 };
 use crate::{
     desired::{EndpointVerdict, Frontend, FrontendKey, Judged, JudgedEndpoint, Resolver, is_ours},
@@ -8,7 +7,7 @@ use crate::{
         Endpoint, EndpointSlice, Mode, Model, NamespacedName, ObjectKind, OptIn, Problem, Service,
         SourceCluster, algorithm_name,
     },
-    observe::catalog::protocol_name,
+    observe::catalog::{protocol_name, protocol_of},
 };
 use mcs_proxy_ebpf::{
     abi::{Address, Algorithm, Port},

@@ -12,7 +12,7 @@ mod offline;
 mod query;
 
 pub use answer::{Known, answer};
-pub use maps::{Held, HeldBackend, compare};
+pub use maps::{Held, HeldBackend, Wanted, compare, differences};
 pub use names::from_names;
 pub use offline::{OfflineError, offline};
 pub use query::{BadQuery, Client, Query, Target};

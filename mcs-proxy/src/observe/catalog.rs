@@ -38,6 +38,12 @@ pub struct CatalogFrontend {
     pub namespace: String,
     pub name: String,
     pub port_name: String,
+    /// `round-robin`, `random` or `maglev`; empty in catalogs of earlier versions.
+    #[serde(default)]
+    pub algorithm: String,
+    /// Sockets that call it are left to the packet path.
+    #[serde(default)]
+    pub packets_only: bool,
     pub endpoints: Vec<CatalogEndpoint>,
     /// Which tier of `mcs-proxy.io/clusters` takes the new flows, counted from 1; none: all of them together, or the
     /// Service has none.
@@ -52,6 +58,9 @@ pub struct CatalogEndpoint {
     pub cluster: String,
     pub slice: String,
     pub verdict: String,
+    /// Its slots on the wheel; with Maglev, before the table is made of them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub slots: u32,
     /// The tier of its cluster, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<usize>,
@@ -90,6 +99,11 @@ impl CatalogEndpoint {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_none(slots: &u32) -> bool {
+    *slots == 0
+}
+
 /// The name of a protocol in manifests.
 #[must_use]
 pub const fn protocol_name(protocol: Protocol) -> &'static str {
@@ -98,6 +112,14 @@ pub const fn protocol_name(protocol: Protocol) -> &'static str {
         Protocol::Udp => "UDP",
         Protocol::Sctp => "SCTP",
     }
+}
+
+/// The protocol of a name in manifests.
+#[must_use]
+pub fn protocol_of(name: &str) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+        .into_iter()
+        .find(|&protocol| protocol_name(protocol) == name)
 }
 
 impl Catalog {

@@ -3,7 +3,7 @@
 
 use crate::{
     model::ObjectKind,
-    observe::{interfaces::SilentInterface, mode::Modes},
+    observe::{drift::Drift, interfaces::SilentInterface, inventory::Inventory, mode::Modes},
     source::Reach,
 };
 use prometheus_client::metrics::histogram::Histogram;
@@ -68,6 +68,10 @@ pub struct Facts {
     pub tables: Vec<MapFill>,
     /// Of the last look through the flows.
     pub flows: Option<FlowFacts>,
+    /// What should be in the maps, as of a commit that may not be the last.
+    pub inventory: Option<Arc<Inventory>>,
+    /// How the maps compared with it, and when.
+    pub drift: Option<(Instant, Drift)>,
     /// Why the names could not be written.
     pub catalog_failure: Option<String>,
 }

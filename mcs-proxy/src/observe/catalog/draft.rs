@@ -3,7 +3,7 @@
 use super::{Catalog, CatalogEndpoint, CatalogFrontend, protocol_name};
 use crate::{
     desired::{Changes, Frontend, FrontendKey, Judged, JudgedEndpoint, Resolver},
-    model::{Model, NamespacedName, SourceCluster},
+    model::{Model, NamespacedName, SourceCluster, algorithm_name},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,6 +64,7 @@ fn row(cluster: &str, key: &FrontendKey, frontend: &Frontend, judged: &Judged) -
         },
         slice: endpoint.slice.clone(),
         verdict: endpoint.verdict.as_str().to_owned(),
+        slots: u32::try_from(endpoint.slots).unwrap_or(u32::MAX),
         tier: endpoint.tier.map(|tier| tier + 1),
     };
     CatalogFrontend {
@@ -73,6 +74,8 @@ fn row(cluster: &str, key: &FrontendKey, frontend: &Frontend, judged: &Judged) -
         namespace: frontend.service.namespace.clone(),
         name: frontend.service.name.clone(),
         port_name: frontend.port_name.clone(),
+        algorithm: algorithm_name(frontend.algorithm).to_owned(),
+        packets_only: frontend.packets_only,
         endpoints: judged.endpoints.iter().map(endpoint).collect(),
         active_tier: judged.active_tier.map(|tier| tier + 1),
     }
