@@ -18,7 +18,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, TcContext},
 };
 use core::{
-    intrinsics::{AtomicOrdering, atomic_xadd},
+    intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg},
     ptr,
 };
 use mcs_proxy_ebpf::abi::{
@@ -253,11 +253,26 @@ pub(crate) fn extent_of(frontend: u32) -> Option<u32> {
     Some(unsafe { ptr::read_volatile(word) } as u32)
 }
 
-/// An element of an extent. User space changes no element that a frontend points to, until a grace period has
+/// An element of an extent. Nobody changes an element that a frontend points to, but for a probe's slot, until a grace period has
 /// passed since it did.
 #[inline(always)]
 pub(crate) fn element(index: u32) -> Option<&'static Element> {
     BACKENDS.get(index)
+}
+
+/// Takes the slot of a probe, which one flow alone may have: its backend's id, or 0 if another flow has taken it.
+#[inline(always)]
+pub(crate) fn take_probe(index: u32) -> u32 {
+    let Some(element) = BACKENDS.get_ptr_mut(index) else { return 0 };
+    let word = Element::probe_word(element);
+    // SAFETY: a live, aligned u32 of the map. Looked at first, as a slot that is taken stays in its place for a while, and
+    // an exchange takes the cache line away from all others.
+    unsafe {
+        if ptr::read_volatile(word) == 0 {
+            return 0;
+        }
+        atomic_xchg::<u32, { AtomicOrdering::SeqCst }>(word, 0)
+    }
 }
 
 #[inline(always)]

@@ -1,8 +1,10 @@
 //! The command line: every flag, its default and its help.
 
+mod health;
 mod look;
 mod observing;
 
+pub use health::HealthFlags;
 pub use look::{Connections, Ends, FlowFilter, Monitor, ProtocolName, STATES, Services, Stats, Told, Top};
 pub use observing::{BindAddress, Check, Observing};
 
@@ -216,6 +218,8 @@ pub struct Run {
     #[command(flatten)]
     pub sizes: Sizes,
     #[command(flatten)]
+    pub health: HealthFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub timeouts: TimeoutFlags,
@@ -294,6 +298,7 @@ impl Explain {
             default_algorithm: self.default_algorithm.into(),
             all_services: self.all_services,
             tier_hold: Duration::ZERO,
+            eject_unanswered: false,
         }
     }
 

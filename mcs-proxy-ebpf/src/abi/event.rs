@@ -79,7 +79,8 @@ impl EventKind {
             | Verdict::Connected
             | Verdict::LoneFragment
             | Verdict::OddMissing
-            | Verdict::Redirected => None,
+            | Verdict::Redirected
+            | Verdict::Ended => None,
         }
     }
 }

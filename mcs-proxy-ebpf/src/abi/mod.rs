@@ -33,8 +33,8 @@ pub use socket::{SocketBackend, SocketKey, SocketOrigin, SocketScope};
 pub use stage::{STAGES, Stage};
 pub use verdict::{Action, VERDICTS, Verdict};
 
-/// Names the pin directory (`<pin-dir>/v4`). Raised with every change of layout or meaning.
-pub const ABI_VERSION: u32 = 4;
+/// Names the pin directory (`<pin-dir>/v5`). Raised with every change of layout or meaning.
+pub const ABI_VERSION: u32 = 5;
 
 /// SAFETY: every type here is `repr(C)`, has no padding the compiler chose (the size asserts show it) and is
 /// valid for any bit pattern, which is what `aya::Pod` asks for.

@@ -2,6 +2,7 @@ use super::{align::align, render, stats::full_name, view::View};
 use crate::config::List;
 use crate::observe::{
     catalog::{CatalogFrontend, protocol_name},
+    health::Unanswered,
     interfaces::SilentInterface,
 };
 use schemars::JsonSchema;
@@ -91,7 +92,7 @@ impl EndpointRow {
 pub(super) fn listed(rows: &Vec<ServiceRow>, list: &List, view: &View) -> anyhow::Result<String> {
     let none = "it does not exist, is not opted in (annotate it with mcs-proxy.io/enabled: \"true\") or has no \
                 ClusterIP or port";
-    render(rows, list, |rows| table(rows) + &warnings(&view.silent), ("frontends", none))
+    render(rows, list, |rows| table(rows) + &warnings(&view.silent, &view.unanswered), ("frontends", none))
 }
 
 /// All frontends, by VIP, port and protocol; those of one Service (`namespace/name`) if asked.
@@ -163,8 +164,10 @@ fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) 
 }
 
 /// Beneath the table, a line for each.
-fn warnings(silent: &[SilentInterface]) -> String {
-    silent.iter().map(|interface| format!("Warning: {interface}\n")).collect()
+fn warnings(silent: &[SilentInterface], unanswered: &[Unanswered]) -> String {
+    let interfaces = silent.iter().map(ToString::to_string);
+    let warnings = interfaces.chain(unanswered.iter().map(ToString::to_string));
+    warnings.map(|warning| format!("Warning: {warning}\n")).collect()
 }
 
 fn table(rows: &[ServiceRow]) -> String {

@@ -9,6 +9,7 @@ use crate::{
     desired::FrontendKey,
     observe::{
         catalog::{Catalog, CatalogFrontend, protocol_name},
+        health::{self, Unanswered},
         interfaces::{self, SilentInterface},
     },
 };
@@ -23,6 +24,8 @@ pub(super) struct View {
     pub(super) flows: Vec<FlowView>,
     /// Empty if no daemon has looked.
     pub(super) silent: Vec<SilentInterface>,
+    /// The same.
+    pub(super) unanswered: Vec<Unanswered>,
     catalog: Catalog,
 }
 
@@ -113,7 +116,11 @@ impl View {
             eprintln!("mcs-proxy: what is known of interfaces cannot be read: {failure}");
             Vec::new()
         });
-        Ok(Self { frontends, flows, silent, catalog })
+        let unanswered = health::read(&run_dir).unwrap_or_else(|failure| {
+            eprintln!("mcs-proxy: what is known of clusters that do not answer cannot be read: {failure}");
+            Vec::new()
+        });
+        Ok(Self { frontends, flows, silent, unanswered, catalog })
     }
 
     /// What the daemon called the frontends.

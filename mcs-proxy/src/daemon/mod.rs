@@ -1,7 +1,9 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
 mod drift;
+mod ending;
 mod grace;
+mod health;
 mod http;
 pub mod leaving;
 pub mod lock;
@@ -15,6 +17,7 @@ pub mod socket;
 mod sockets;
 mod stranded;
 mod vitals;
+mod watching;
 pub mod writer;
 
 use crate::{
@@ -126,6 +129,8 @@ struct Daemon {
     links: Links,
     neighbours: neighbours::Neighbours,
     stranded: stranded::Stranded,
+    health: health::Looks,
+    ending: ending::Ending,
     places: PlaceMap,
     /// Of other layouts, whose flows come to their end.
     predecessors: Vec<Draining>,
@@ -213,6 +218,7 @@ impl Daemon {
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
+            eject_unanswered: run.health.eject_unanswered,
         };
         // What was refused before is no news.
         let refusals = Refusals::read(&pin_dir)?;
@@ -233,6 +239,8 @@ impl Daemon {
                 run_dir.join(mode::FILE).display()
             ),
         }
+        let health = health::Looks::new(&run.health, &run_dir);
+        let _new = writer.follow(health.findings());
         let bypassed = writer.modes().mode() == Mode::Bypass;
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -246,6 +254,8 @@ impl Daemon {
             run: run.clone(),
             neighbours: neighbours::Neighbours::default(),
             stranded: stranded::Stranded::start(pin_dir.clone()),
+            health,
+            ending: ending::Ending::start(pin_dir.clone()),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
             heartbeat,
@@ -344,11 +354,20 @@ impl Daemon {
                 () = time::sleep_until(self.collection_due), if attached && scan.is_none() => {
                     // Also for what connected while its backend went.
                     self.stranded.look();
+                    self.ending.look();
                     scan = Some(self.scan());
                 }
                 Some(found) = finished(&mut scan) => {
                     scan = None;
                     self.collected(found)?;
+                }
+                () = at(self.health.due(&self.writer.watch())), if self.writer.has_begun() => {
+                    self.health.begin(self.pin_dir.clone(), self.writer.watch());
+                }
+                found = self.health.finished() => {
+                    if found.is_some_and(|found| self.writer.follow(found)) {
+                        self.commit()?;
+                    }
                 }
                 () = at(self.leaving.as_ref().map(Leaving::due)), if self.leaving_look.is_none() => self.look_at_open(),
                 Some(found) = finished(&mut self.leaving_look) => {
@@ -414,6 +433,7 @@ impl Daemon {
                 if summary.backends_went {
                     self.stranded.look();
                 }
+                self.ending.follow(self.writer.dropped());
                 let due = *self.catalog_due.get_or_insert(self.catalog_rests_until);
                 if due <= now {
                     self.write_catalog(CATALOG_STEP);

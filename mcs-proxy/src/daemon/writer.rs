@@ -1,13 +1,18 @@
 //! The one writer of the maps: takes events in, and makes the maps hold what they ask for.
 
-use super::grace::Grace;
+use super::{
+    grace::Grace,
+    watching::{self, Watching},
+};
 use crate::{
     dataplane::{
         Dataplane, DataplaneError, Operation,
+        ended::Dropped,
         table::{CapacityError, Demand, Plan, Rejected, Shortage, Table},
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
+    health::{Findings, Watch},
     model::{Limits, Model, NamespacedName, NodeMode, ObjectKind, Problem, ProblemTracker, Uninstall},
     observe::{
         catalog::{Catalog, Draft},
@@ -20,6 +25,7 @@ use mcs_proxy_ebpf::abi::{Address, Liveness};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tracing::{error, info, warn};
@@ -46,6 +52,10 @@ pub struct Writer<D> {
     transactions: u64,
     /// The catalog that is being made.
     draft: Option<Draft>,
+    watching: Watching,
+    /// What does not answer.
+    findings: Findings,
+    unanswered: Vec<Problem>,
 }
 
 /// What people are told of the writer.
@@ -130,6 +140,9 @@ impl<D: Dataplane> Writer<D> {
             shortages: Vec::new(),
             transactions: 0,
             draft: None,
+            watching: Watching::default(),
+            findings: Findings::default(),
+            unanswered: Vec::new(),
         })
     }
 
@@ -195,6 +208,38 @@ impl<D: Dataplane> Writer<D> {
         self.model.services().find(|service| service.cluster_ips.contains(&vip)).map(|service| &service.key)
     }
 
+    /// Takes in what does not answer. The maps follow with the next [`Self::commit`]. `false`: nothing has changed.
+    pub fn follow(&mut self, findings: Findings) -> bool {
+        if findings == self.findings {
+            return false;
+        }
+        let outages = Arc::new(findings.outages.clone());
+        let before = self.resolver.exchange_outages(Arc::clone(&outages));
+        let desired = self.resolver.desired();
+        self.affected.extend(watching::affected(&before, &outages, &self.model, desired));
+        self.findings = findings;
+        true
+    }
+
+    /// Whether the maps have been made to hold what the sources told. Before that, what is not known of settings and Services
+    /// is not what is not there.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.phase != Phase::Waiting
+    }
+
+    /// Whose answers are to be counted.
+    #[must_use]
+    pub fn watch(&self) -> Arc<Watch> {
+        self.watching.watch()
+    }
+
+    /// Whose connections are to end; another one, where it has changed.
+    #[must_use]
+    pub fn dropped(&self) -> Arc<Dropped> {
+        self.watching.dropped()
+    }
+
     /// Makes the maps hold what the events so far ask for.
     pub fn commit(&mut self, now: Instant) -> Commit {
         for event in self.grace.release(&self.model, now) {
@@ -204,6 +249,8 @@ impl<D: Dataplane> Writer<D> {
             self.report_problems();
             return Commit::Idle;
         }
+        self.watching.follow_settings(&self.model);
+        self.unanswered = watching::problems(&self.findings, &self.model);
         let affected = std::mem::take(&mut self.affected);
         let first = self.phase == Phase::Waiting;
         let changes = if first {
@@ -216,13 +263,20 @@ impl<D: Dataplane> Writer<D> {
             draft.follow(&self.model, &self.resolver, &changes);
         }
         self.report_problems();
+        let all = self.phase != Phase::Synced;
         let plan = match self.phase {
             Phase::Synced if changes.is_empty() => return Commit::Idle,
             // Any change may have made room for what did not fit before.
             Phase::Synced if self.rejected.is_empty() => self.table.plan(&changes.upserts, &changes.removals),
             Phase::Waiting | Phase::Resync | Phase::Synced => self.table.sync(self.resolver.desired()),
         };
-        self.run(plan, &changes, first)
+        let committed = self.run(plan, &changes, first);
+        if all {
+            self.watching.follow_all(self.resolver.desired(), &self.table);
+        } else {
+            self.watching.follow(&changes, &self.table);
+        }
+        committed
     }
 
     fn run(&mut self, plan: Plan, changes: &Changes, first: bool) -> Commit {
@@ -348,7 +402,8 @@ impl<D: Dataplane> Writer<D> {
     }
 
     fn report_problems(&mut self) {
-        let problems: Vec<&Problem> = self.model.problems().chain(self.resolver.problems()).collect();
+        let problems = self.model.problems().chain(self.resolver.problems()).chain(&self.unanswered);
+        let problems: Vec<&Problem> = problems.collect();
         let news = self.tracker.update(problems);
         if let Some(board) = &self.board {
             board.note(&news);

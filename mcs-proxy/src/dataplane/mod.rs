@@ -6,7 +6,9 @@
 //! unit tests.
 
 pub mod audit;
+pub mod counters;
 mod dump;
+pub mod ended;
 pub mod fake;
 pub mod filters;
 pub mod flows;

@@ -4,6 +4,7 @@ pub mod catalog;
 mod causes;
 pub mod drift;
 pub mod events;
+pub mod health;
 pub mod interfaces;
 pub mod inventory;
 mod json_file;

@@ -40,6 +40,7 @@ pub const fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::PeerMissing => "peer-missing",
         Verdict::Redirected => "redirected",
         Verdict::Orphaned => "orphaned",
+        Verdict::Ended => "ended",
     }
 }
 
@@ -53,6 +54,7 @@ pub const fn verdict_reason(verdict: Verdict) -> &'static str {
         Verdict::TupleTaken => "every tuple on the wire that was tried is another conversation's",
         Verdict::FlowsFull => "the flow maps are full",
         Verdict::Corrupt => "what the maps say makes no sense",
+        Verdict::Ended => "its cluster was dropped",
         Verdict::Orphaned => "no daemon has looked after the maps for --orphan-timeout",
         Verdict::RewriteFailed => "the kernel would not change the packet",
         Verdict::Rejected | Verdict::ConnectRefused => "no endpoint",

@@ -68,12 +68,20 @@ struct Entry {
     /// As in [`Frontend`](crate::desired::Frontend).
     owns_vip: bool,
     slots: Vec<Target>,
+    probe: Option<Probe>,
     /// Those in the slots, and those that only serve the flows they have.
     backends: BTreeMap<Target, Backend>,
 }
 
 /// A backend's address. Within a frontend it has one id, however many slots.
 type Target = (Address, Port);
+
+/// The slot behind the others, which one new flow alone may have; a later one has another number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Probe {
+    target: Target,
+    number: u64,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Backend {
