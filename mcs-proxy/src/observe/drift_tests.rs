@@ -44,6 +44,7 @@ fn dumped(port: u16, algorithm: Algorithm, slots: &[&str]) -> DumpedFrontend {
         key: FrontendKey { vip: "10.13.181.116".parse().unwrap(), port, protocol: Protocol::Tcp },
         index: 0,
         header: Header {
+            probe: false,
             count: slots.len() as u32,
             service: 0,
             frontend: 0,

@@ -71,6 +71,7 @@ fn stage(services: &[Entry<'_>]) -> (Inventory, FrontendDump) {
             key: FrontendKey { vip, port: 80, protocol: Protocol::Tcp },
             index: *index,
             header: Header {
+                probe: false,
                 count: backends.len() as u32,
                 service: *index,
                 frontend: *index,
