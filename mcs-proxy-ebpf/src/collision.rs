@@ -141,6 +141,9 @@ pub(crate) fn check_direct(ctx: &TcContext) -> Verdict {
         if let Some(reply) = maps::reply(tier, &wire)
             && !flow::give_way(tier, &wire, reply, interface, is_datagram)
         {
+            if let Some(aside) = maps::aside() {
+                aside.key = wire;
+            }
             return Verdict::DirectTaken;
         }
     }

@@ -4,7 +4,7 @@
 //! promoted (see [`life`](crate::life)) to the established pair, from which nothing but its end takes it.
 
 use crate::{
-    life,
+    events, life,
     lookup::Choice,
     maps::{self, Insert, Tier},
     packet::Packet,
@@ -110,6 +110,7 @@ fn follow(tier: Tier, key: &Tuple, pointer: *mut Flow, packet: &Packet, interfac
             let end = end_of(packet, FlowState::CLIENT_FIN);
             if end != FlowState::NEW {
                 if add_state(pointer, end).is_closed() {
+                    events::closed(state, Verdict::Forwarded, key, pointer);
                     life::demote(key, pointer);
                 }
             } else if late {
@@ -119,7 +120,9 @@ fn follow(tier: Tier, key: &Tuple, pointer: *mut Flow, packet: &Packet, interfac
         Tier::Transient => {
             let end = end_of(packet, FlowState::CLIENT_FIN);
             if end != FlowState::NEW {
-                add_state(pointer, end);
+                if add_state(pointer, end).is_closed() {
+                    events::closed(state, Verdict::Forwarded, key, pointer);
+                }
             } else if is_confirmation(packet, state, isn, now) && life::promote(key, pointer) {
                 return known;
             }

@@ -10,14 +10,17 @@
 //!   client:target -> reserved:port becomes   VIP:service -> client:port
 //! ```
 //!
+//! Packets of a connection that the daemon has ended come here as well: see [`FlowState::CUT`].
+//!
 //! The reply is kept under (client, port, client, target), as that of any flow is under (client, port, backend,
 //! target): no packet of another flow has one address at both ends.
 
 use crate::{
+    flow::add_state,
     fragment,
     maps::{self, Tier},
     packet::{self, Packet},
-    reply,
+    reject, reply,
     rewrite::{End, rewrite},
     shape,
     tcx::{interface, key_of},
@@ -25,12 +28,18 @@ use crate::{
     wire::turn_around,
 };
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use mcs_proxy_ebpf::abi::{Address, Port, Tuple, Verdict};
+use mcs_proxy_ebpf::abi::{Address, FlowState, Port, Tuple, Verdict};
 
 /// Goes on with a packet of a pod's conversation with itself.
 #[classifier]
 fn hairpin(ctx: TcContext) -> i32 {
-    conclude(&ctx, turn(&ctx).unwrap_or_else(|verdict| verdict))
+    let mut verdict = turn(&ctx).unwrap_or_else(|verdict| verdict);
+    if verdict == Verdict::Ended {
+        // What cannot be answered is not to reach the backend either, nor anyone beneath us.
+        let is_answered = reject::answer(&ctx) == Verdict::Rejected;
+        verdict = if is_answered { Verdict::Ended } else { Verdict::RejectLimited };
+    }
+    conclude(&ctx, verdict)
 }
 
 #[inline(always)]
@@ -62,6 +71,11 @@ fn call(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
     let Some(pointer) = found else { return Err(Verdict::NoFlow) };
     // SAFETY: as in `flow::follow`.
     let flow = unsafe { &*pointer };
+    if flow.state.is_cut() {
+        // It is over, but stays known for a while: whatever else comes of it is answered alike.
+        add_state(pointer, FlowState::RESET);
+        return Err(Verdict::Ended);
+    }
     let (backend, port, wire_port) = (flow.backend, flow.backend_port, flow.wire_port);
     let (service, backend_id) = (flow.service, flow.backend_id);
     if backend != packet.source || flow.client_port != packet.source_port {

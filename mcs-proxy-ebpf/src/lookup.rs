@@ -78,31 +78,42 @@ pub(crate) fn pick(scratch: &mut Scratch, frontend: u32, caller: &Caller<'_>) ->
     if timeout != 0 && affinity::recall(scratch, header.service, caller.address, timeout) {
         return Ok(());
     }
-    let index = select(
-        header.algorithm,
-        header.count,
-        || maps::take_turn(header.service),
-        // SAFETY: the helper takes nothing and touches nothing of ours.
-        || unsafe { bpf_get_prandom_u32() },
-        || {
-            flow_hash(
-                caller.address,
-                caller.port,
-                &scratch.service_key.vip,
-                scratch.service_key.port,
-                scratch.service_key.protocol,
-            )
-        },
-    )
-    .ok_or(Verdict::Corrupt)?;
+    // What a socket is answered, nobody here would see.
+    let probed = if header.probe && !caller.is_socket {
+        maps::take_probe(extent.wrapping_add(1).wrapping_add(header.count))
+    } else {
+        0
+    };
+    let index = if probed != 0 {
+        header.count
+    } else {
+        select(
+            header.algorithm,
+            header.count,
+            || maps::take_turn(header.service),
+            // SAFETY: the helper takes nothing and touches nothing of ours.
+            || unsafe { bpf_get_prandom_u32() },
+            || {
+                flow_hash(
+                    caller.address,
+                    caller.port,
+                    &scratch.service_key.vip,
+                    scratch.service_key.port,
+                    scratch.service_key.protocol,
+                )
+            },
+        )
+        .ok_or(Verdict::Corrupt)?
+    };
     let slot = maps::element(extent.wrapping_add(1).wrapping_add(index))
         .and_then(|element| element.as_slot())
         .ok_or(Verdict::Corrupt)?;
+    let backend = if probed != 0 { probed } else { slot.backend };
     scratch.choice = Choice {
         address: slot.address,
         port: slot.port,
-        backend_id: slot.backend,
-        generation: maps::backend_state(slot.backend).generation(),
+        backend_id: backend,
+        generation: maps::backend_state(backend).generation(),
         service: header.service,
     };
     if timeout != 0 {

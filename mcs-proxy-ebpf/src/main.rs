@@ -9,6 +9,7 @@ mod affinity;
 mod aside;
 mod bridge;
 mod collision;
+mod events;
 mod flow;
 mod fragment;
 mod hairpin;

@@ -14,18 +14,18 @@ use aya_ebpf::{
     btf_maps::SkStorage,
     helpers::generated::bpf_map_pop_elem,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, Queue},
     programs::{SockAddrContext, TcContext},
 };
 use core::{
-    intrinsics::{AtomicOrdering, atomic_xadd},
+    intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg},
     ptr,
 };
 use mcs_proxy_ebpf::abi::{
-    Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Flow, Fragment,
+    Address, Affinity, AffinityKey, BackendCounters, BackendState, Direction, Element, Event, Flow, Fragment,
     FragmentKey, FrontendWord, HOT_WORDS, INTERFACES, MapName, MapSizes, Place, REJECTS_PER_TICK, Reply,
     RosterEntry, SHARES, STAGES, ServiceCounters, ServiceKey, Silences, SocketBackend, SocketKey,
-    SocketOrigin, SocketScope, Stage, Tuple, VERDICTS, VIP_WHOLE, Verdict, VipFlags, hot_bit,
+    SocketOrigin, SocketScope, Stage, Switch, Tuple, VERDICTS, VIP_WHOLE, Verdict, VipFlags, hot_bit,
 };
 
 const SIZES: MapSizes = MapSizes::DEFAULT;
@@ -180,7 +180,42 @@ static SOCKET_ORIGINS: LruHashMap<SocketKey, SocketOrigin> = LruHashMap::with_ma
 #[btf_map(name = "socket_peers")]
 static SOCKET_PEERS: SkStorage<SocketOrigin> = SkStorage::new();
 #[map(name = "events")]
-static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+static EVENTS: Array<Event> = Array::with_max_entries(SIZES.of(MapName::Events), BPF_F_MMAPABLE);
+#[map(name = "event")]
+static EVENT: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+
+/// Until when someone listens to events of this kind. 0: nobody ever did.
+#[inline(always)]
+pub(crate) fn event_lease(kind: u32) -> u64 {
+    let Some(switch) = EVENTS.get_ptr(0) else { return 0 };
+    let leases = const { core::mem::offset_of!(Switch, leases) / 8 };
+    // SAFETY: within the element, as no kind's number is above those that the switch has room for. Volatile, as user
+    // space writes it meanwhile.
+    unsafe { ptr::read_volatile(switch.cast::<u64>().add(leases + (kind & 7) as usize)) }
+}
+
+/// The number of a new event.
+#[inline(always)]
+pub(crate) fn next_event() -> u64 {
+    let Some(switch) = EVENTS.get_ptr_mut(0) else { return 0 };
+    // SAFETY: a live, aligned u64 that is only ever changed by this add.
+    unsafe { fetch_add(switch.cast(), 1) + 1 }
+}
+
+#[inline(always)]
+pub(crate) fn put_event(event: &Event) {
+    if let Some(element) = EVENTS.get_ptr_mut(Event::element(event.sequence)) {
+        // SAFETY: a live element. Another CPU may write it at the same time: then the seal does not fit.
+        unsafe { *element = *event };
+    }
+}
+
+/// Memory of this CPU for an event about a packet.
+#[inline(always)]
+pub(crate) fn event() -> Option<&'static mut Event> {
+    // SAFETY: as in `count_verdict`: nobody else has it while this program runs.
+    Some(unsafe { &mut *EVENT.get_ptr_mut(0)? })
+}
 
 /// Whether anything of ours may concern a packet with this address; see [`hot_bit`].
 #[inline(always)]
@@ -218,11 +253,26 @@ pub(crate) fn extent_of(frontend: u32) -> Option<u32> {
     Some(unsafe { ptr::read_volatile(word) } as u32)
 }
 
-/// An element of an extent. User space changes no element that a frontend points to, until a grace period has
+/// An element of an extent. Nobody changes an element that a frontend points to, but for a probe's slot, until a grace period has
 /// passed since it did.
 #[inline(always)]
 pub(crate) fn element(index: u32) -> Option<&'static Element> {
     BACKENDS.get(index)
+}
+
+/// Takes the slot of a probe, which one flow alone may have: its backend's id, or 0 if another flow has taken it.
+#[inline(always)]
+pub(crate) fn take_probe(index: u32) -> u32 {
+    let Some(element) = BACKENDS.get_ptr_mut(index) else { return 0 };
+    let word = Element::probe_word(element);
+    // SAFETY: a live, aligned u32 of the map. Looked at first, as a slot that is taken stays in its place for a while, and
+    // an exchange takes the cache line away from all others.
+    unsafe {
+        if ptr::read_volatile(word) == 0 {
+            return 0;
+        }
+        atomic_xchg::<u32, { AtomicOrdering::SeqCst }>(word, 0)
+    }
 }
 
 #[inline(always)]

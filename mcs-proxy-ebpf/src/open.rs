@@ -4,7 +4,7 @@
 use crate::{
     bridge,
     collision::{self, check_direct},
-    flow, fragment,
+    events, flow, fragment,
     lookup::{self, Choice},
     maps,
     packet::{self, Packet},
@@ -25,6 +25,7 @@ fn open(ctx: TcContext) -> i32 {
     if verdict == Verdict::NoBackend {
         verdict = reject::answer(&ctx);
     }
+    events::opening(&ctx, verdict);
     go_on(&ctx, verdict);
     conclude(&ctx, verdict)
 }

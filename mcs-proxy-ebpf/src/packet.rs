@@ -121,8 +121,6 @@ pub(crate) mod field {
     use mcs_proxy_ebpf::abi::Protocol;
 
     pub(crate) const V4_CHECKSUM: usize = ETHERNET + 10;
-    pub(crate) const V4_SOURCE: usize = ETHERNET + 12;
-    pub(crate) const V4_DESTINATION: usize = ETHERNET + 16;
     pub(crate) const V6_SOURCE: usize = ETHERNET + 8;
     pub(crate) const V6_DESTINATION: usize = ETHERNET + 24;
 

@@ -1,4 +1,5 @@
-//! What a pod is told when it calls a frontend of ours that has no backend: TCP is refused, the rest is unreachable.
+//! What a pod is told when it calls a frontend of ours that has no backend: TCP is refused, the rest is unreachable. And
+//! when its connection was ended: TCP is reset.
 //!
 //! The answer is built in the socket buffer of what it answers, leaves by the interface that came in by, whatever
 //! source it names, and is never larger. Hence an ICMP error quotes the IP header and eight bytes, which is what a
@@ -91,7 +92,8 @@ fn request(ctx: &TcContext) -> Result<Request, Verdict> {
     })
 }
 
-/// RFC 9293, section 3.10.7.1: to a segment without an ACK, sequence number 0 and an ACK of all that it occupies.
+/// RFC 9293, section 3.10.7.1: to a segment without an ACK, sequence number 0 and an ACK of all that it occupies; to
+/// another, the sequence number that it acknowledges.
 #[inline(always)]
 fn reset(ctx: &TcContext, request: &Request) -> Result<(), Verdict> {
     let at = request.transport;
@@ -102,11 +104,16 @@ fn reset(ctx: &TcContext, request: &Request) -> Result<(), Verdict> {
         return Err(Verdict::NoBackend);
     }
     let occupied = 1 + (request.bytes - header) as u32;
+    let acknowledges = load::<u8>(ctx, at + 13)? & TCP_ACK != 0;
+    let expected: u32 = load(ctx, at + 8)?;
+    let (number, acknowledged) =
+        if acknowledges { (expected, 0) } else { (0, sequence.wrapping_add(occupied).to_be()) };
+    let flags = if acknowledges { TCP_RST } else { TCP_RST | TCP_ACK };
     let mut tcp: [u32; TCP / 4] = [
         u32::from(ports[1]) | (u32::from(ports[0]) << 16),
-        0,
-        sequence.wrapping_add(occupied).to_be(),
-        u32::from_ne_bytes([(TCP as u8 / 4) << 4, TCP_RST | TCP_ACK, 0, 0]),
+        number,
+        acknowledged,
+        u32::from_ne_bytes([(TCP as u8 / 4) << 4, flags, 0, 0]),
         0,
     ];
     let checksum = complement(&tcp, pseudo(request, Protocol::Tcp.number(), TCP));

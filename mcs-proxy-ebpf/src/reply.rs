@@ -1,6 +1,7 @@
 //! The memory of flows on the way to the pod.
 
 use crate::{
+    events,
     flow::{add_state, end_of, ticks},
     life,
     maps::{self, Tier},
@@ -75,10 +76,19 @@ fn note(tier: Tier, wire: &Tuple, origin: &Origin, end: FlowState, now: u32) {
     let key = Tuple::new(wire.client, origin.client_port, origin.vip, origin.port, wire.protocol);
     let Some(pointer) = maps::flow(tier, &key) else { return };
     // SAFETY: as in `follow`.
-    unsafe { (*pointer).last_seen = now };
+    let before = unsafe {
+        (*pointer).last_seen = now;
+        (*pointer).state
+    };
     let state = add_state(pointer, end.with(FlowState::ANSWERED));
-    if tier == Tier::Established && end != FlowState::NEW && state.is_closed() {
-        life::demote(&key, pointer);
+    if origin.first {
+        events::answered(&key, pointer);
+    }
+    if end != FlowState::NEW && state.is_closed() {
+        events::closed(before, Verdict::Replied, &key, pointer);
+        if tier == Tier::Established {
+            life::demote(&key, pointer);
+        }
     }
 }
 

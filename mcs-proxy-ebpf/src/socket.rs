@@ -6,6 +6,7 @@
 //! own namespace alone, so the connected UDP sockets of pods are left to the packet path. A VIP called through a v4-mapped address (`::ffff:10.13.0.1`) is the IPv4 VIP: both are the same sixteen bytes here.
 
 use crate::{
+    events,
     lookup::{Caller, Choice, Scratch, pick},
     maps, orphan,
 };
@@ -17,8 +18,8 @@ use aya_ebpf::{
 };
 use core::ptr;
 use mcs_proxy_ebpf::abi::{
-    Address, Affinity, AffinityKey, Direction, Port, Protocol, ServiceKey, SocketBackend, SocketKey,
-    SocketOrigin, Verdict,
+    Address, Affinity, AffinityKey, Direction, EventKind, Port, Protocol, ServiceKey, SocketBackend,
+    SocketKey, SocketOrigin, Verdict,
 };
 
 /// What these programs return: the call goes on, or fails.
@@ -29,22 +30,22 @@ const ECONNREFUSED: i32 = 111;
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    conclude(connect(&ctx, Family::V4))
+    conclude(&ctx, Family::V4, connect(&ctx, Family::V4))
 }
 
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    conclude(connect(&ctx, Family::V6))
+    conclude(&ctx, Family::V6, connect(&ctx, Family::V6))
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    conclude(send(&ctx, Family::V4))
+    conclude(&ctx, Family::V4, send(&ctx, Family::V4))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    conclude(send(&ctx, Family::V6))
+    conclude(&ctx, Family::V6, send(&ctx, Family::V6))
 }
 
 #[cgroup_sock_addr(recvmsg4)]
@@ -76,9 +77,14 @@ enum Family {
 
 /// Only an owned frontend without a backend lets a call fail.
 #[inline(always)]
-fn conclude(outcome: Result<(), Verdict>) -> i32 {
+fn conclude(ctx: &SockAddrContext, family: Family, outcome: Result<(), Verdict>) -> i32 {
     let Err(Verdict::NoBackend) = outcome else { return PROCEED };
     maps::count_socket(Verdict::ConnectRefused, 0, 0);
+    if events::is_wanted(EventKind::Rejected) {
+        let (vip, port) = destination(ctx, family);
+        let called = ServiceKey::new(vip, port, protocol(ctx));
+        events::called(EventKind::Rejected, Verdict::ConnectRefused, &called, None, cookie(ctx));
+    }
     if maps::has_set_retval() {
         // SAFETY: the helper takes a number, and sets what the system call returns. Without it, it is EPERM.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
@@ -117,6 +123,7 @@ fn connect(ctx: &SockAddrContext, family: Family) -> Result<(), Verdict> {
     }
     set_destination(ctx, family, &choice.address, choice.port);
     maps::count_socket(Verdict::Connected, choice.service, choice.backend_id);
+    tell_connected(ctx, &scratch);
     Ok(())
 }
 
@@ -151,8 +158,17 @@ fn send(ctx: &SockAddrContext, family: Family) -> Result<(), Verdict> {
         };
         maps::insert_socket_backend(&key, &backend);
         maps::count_socket(Verdict::Connected, choice.service, choice.backend_id);
+        tell_connected(ctx, &scratch);
     }
     Ok(())
+}
+
+#[inline(always)]
+fn tell_connected(ctx: &SockAddrContext, scratch: &Scratch) {
+    if events::is_wanted(EventKind::New) {
+        let (called, choice) = (&scratch.service_key, &scratch.choice);
+        events::called(EventKind::New, Verdict::Connected, called, Some(choice), cookie(ctx));
+    }
 }
 
 /// Where this socket's last datagram to the VIP went, if that backend still keeps its flows.

@@ -1,8 +1,12 @@
 //! The command line: every flag, its default and its help.
 
+mod health;
+mod look;
 mod observing;
 
-pub use observing::{BindAddress, Observing};
+pub use health::HealthFlags;
+pub use look::{Connections, Ends, FlowFilter, Monitor, ProtocolName, STATES, Services, Stats, Told, Top};
+pub use observing::{BindAddress, Check, Observing};
 
 use crate::{
     dataplane::{
@@ -18,6 +22,7 @@ use crate::{
     source::{Scope, SourceSpec},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use ipnet::IpNet;
 use mcs_proxy_ebpf::abi::{Algorithm, MapSizes, SocketScope};
 use std::{
@@ -27,9 +32,15 @@ use std::{
     time::Duration,
 };
 
+/// How every command ends.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed, as standard error says; 2 the command line is wrong; 3 nothing is pinned here: no daemon \
+has run on this node since the last boot, or with another --pin-dir; 4 permission denied; 5 `check` or `status` found \
+something that failed";
+
 /// eBPF dataplane for Kubernetes Services that span clusters
 #[derive(Debug, Parser)]
-#[command(name = "mcs-proxy", version, max_term_width = 110)]
+#[command(name = "mcs-proxy", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     pub places: Places,
@@ -63,13 +74,32 @@ pub enum Command {
     /// Run the daemon of this node
     Run(Box<Run>),
     /// Frontends and their endpoints, as `ipvsadm -Ln` lists them, with cluster and verdict
-    Services(List),
+    Services(Services),
     /// Backends that the maps hold, one a line
     Backends(List),
     /// Flows that the maps hold, one a line, as `ipvsadm -Lnc` lists them
-    Connections(List),
+    Connections(Connections),
+    /// Connections, packets and bytes by Service, backend and cluster, as `ipvsadm --stats` and `--rate` read
+    Stats(Stats),
+    /// Services by what they do in a second, on the whole screen
+    Top(Top),
+    /// What happens to flows, as it happens: new, first reply, closed, rejected, dropped, passed with its reason
+    Monitor(Monitor),
+    /// Print a script for a shell that completes command lines: `source <(mcs-proxy completion bash)`
+    Completion {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Why a Service's traffic goes where it goes: its endpoints with slice, cluster and verdict, and what the maps hold
     Explain(Box<Explain>),
+    /// How the daemon of this node is: each part ok, with a warning or failed, with the way out; exit code 5 if one failed
+    Status {
+        /// Output format
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Whether this node can run a daemon, and what stands in its way; needs none; exit code 5 if something failed
+    Check(Box<Check>),
     /// Switch this node to active, drain or bypass, without the API server; alone: which mode holds
     Mode {
         #[arg(value_enum)]
@@ -188,6 +218,8 @@ pub struct Run {
     #[command(flatten)]
     pub sizes: Sizes,
     #[command(flatten)]
+    pub health: HealthFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub timeouts: TimeoutFlags,
@@ -266,6 +298,7 @@ impl Explain {
             default_algorithm: self.default_algorithm.into(),
             all_services: self.all_services,
             tier_hold: Duration::ZERO,
+            eject_unanswered: false,
         }
     }
 

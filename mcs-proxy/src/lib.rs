@@ -4,17 +4,19 @@
 //! source ──Event──▶ model ──▶ desired ──▶ dataplane ──▶ maps
 //! ```
 //!
-//! [`model`] and [`desired`] do no I/O. [`dataplane`] alone writes the maps, from a single task ([`daemon`]); the
+//! [`model`], [`desired`] and [`health`] do no I/O. [`dataplane`] alone writes the maps, from a single task ([`daemon`]); the
 //! only `unsafe` code is in `dataplane/sys.rs`.
 
 #![deny(unsafe_code)]
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod desired;
 pub mod explain;
+pub mod health;
 pub mod model;
 pub mod observe;
 pub mod source;

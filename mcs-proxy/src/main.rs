@@ -5,44 +5,54 @@ use mcs_proxy::{
     cli,
     config::{Cli, Command},
     daemon,
-    observe::with_causes,
+    observe::{line::Level, with_causes},
 };
 use std::{
-    io::{self, Write as _},
-    panic,
+    env, panic,
     process::{self, ExitCode},
 };
 
 fn main() -> ExitCode {
     end_on_panic();
-    let Cli { places, command } = Cli::parse();
+    let done = if env::args_os().next().is_some_and(|name| cli::is_plugin(&name)) {
+        let arguments: Vec<String> =
+            env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        cli::plugin(&arguments).map(|()| Level::Ok)
+    } else {
+        run(Cli::parse())
+    };
+    match done {
+        Ok(level) => cli::code_of(level),
+        Err(error) => {
+            eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
+            cli::exit_code(&error)
+        }
+    }
+}
+
+fn run(Cli { places, command }: Cli) -> anyhow::Result<Level> {
+    let mut level = Level::Ok;
+    let mut judged = |(text, judgement)| {
+        level = judgement;
+        text
+    };
     let said = match command {
-        Command::Run(run) => daemon::main(&places, &run).map(|()| String::new()),
-        Command::Services(list) => cli::services(&places, &list),
+        Command::Status { output } => cli::status(&places, output).map(&mut judged),
+        Command::Check(asked) => cli::check(&places, &asked).map(&mut judged),
+        Command::Run(run) => return daemon::main(&places, &run).map(|()| Level::Ok),
+        Command::Services(asked) => return cli::services(&places, &asked).map(|()| Level::Ok),
+        Command::Stats(asked) => return cli::stats(&places, &asked).map(|()| Level::Ok),
+        Command::Top(asked) => return cli::top(&places, &asked).map(|()| Level::Ok),
+        Command::Monitor(asked) => return cli::monitor(&places, &asked).map(|()| Level::Ok),
         Command::Backends(list) => cli::backends(&places, &list),
         Command::Explain(asked) => cli::explain(&places, &asked),
         Command::Cleanup(asked) => cli::cleanup(&places, asked),
         Command::Uninstall(asked) => cli::uninstall(&asked),
         Command::Mode { mode } => cli::mode(&places, mode),
-        Command::Connections(list) => cli::connections(&places, &list),
+        Command::Connections(asked) => cli::connections(&places, &asked),
+        Command::Completion { shell } => Ok(cli::completion(shell)),
     };
-    match said.and_then(|text| print(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// A reader that has seen enough (`| head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("cannot write to standard output"))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    cli::print(&said?).map(|_| level)
 }
 
 /// A panic in one task must not leave the others running as if nothing had happened: end, where a supervisor sees it.

@@ -50,3 +50,11 @@ pub fn request(namespace: &Namespace, address: SocketAddr, method: &str, path: &
         body: body.to_owned(),
     })
 }
+
+/// As a query of a URL takes it.
+pub fn percent_encoded(text: &str) -> String {
+    let byte = |byte: u8| {
+        if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(byte).collect()
+}

@@ -40,8 +40,9 @@ pub struct Element {
 const KIND_HEADER: u8 = 1;
 const KIND_SLOT: u8 = 2;
 
-/// Bit of a header's flags.
+/// Bits of a header's flags.
 const PACKETS_ONLY: u32 = 1;
+const PROBE: u32 = 2;
 
 /// What stands before the slots of an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Header {
     pub affinity_seconds: u32,
     /// Sockets are left to the packet path (`mcs-proxy.io/socket-path: "false"`).
     pub packets_only: bool,
+    /// One more slot stands behind the `count`, for one new flow alone: see [`Element::probe_word`].
+    pub probe: bool,
 }
 
 /// One turn of the wheel. A backend may have several.
@@ -79,7 +82,7 @@ impl Element {
             port: Port::from_raw(0),
             kind: KIND_HEADER,
             algorithm: header.algorithm as u8,
-            tail: if header.packets_only { PACKETS_ONLY } else { 0 },
+            tail: if header.packets_only { PACKETS_ONLY } else { 0 } | if header.probe { PROBE } else { 0 },
         }
     }
 
@@ -108,7 +111,15 @@ impl Element {
             affinity_seconds: (self.body[1] >> 32) as u32,
             algorithm,
             packets_only: self.tail & PACKETS_ONLY != 0,
+            probe: self.tail & PROBE != 0,
         })
+    }
+
+    /// The word of a slot that holds its backend's id. A probe's slot is taken by exchanging it for 0: whoever gets the id
+    /// has the slot, and nobody after.
+    #[inline(always)]
+    pub const fn probe_word(element: *mut Self) -> *mut u32 {
+        element.cast::<u8>().wrapping_add(core::mem::offset_of!(Self, tail)).cast()
     }
 
     #[inline(always)]
@@ -220,6 +231,7 @@ mod tests {
             algorithm: Algorithm::Random,
             affinity_seconds: 10_800,
             packets_only: true,
+            probe: true,
         };
         let slot = Slot {
             address: Address::from("10.10.0.6".parse::<IpAddr>().unwrap()),

@@ -163,7 +163,8 @@ impl MapSizes {
             MapName::Interfaces => super::INTERFACES,
             MapName::Stages => super::STAGES,
             MapName::Verdicts => super::VERDICTS,
-            MapName::Events => 1 << 18,
+            // One is the switch.
+            MapName::Events => 1 + super::EVENTS,
             MapName::SocketBackends | MapName::SocketOrigins => self.sockets,
             // It lives in the sockets themselves.
             MapName::SocketPeers => 0,

@@ -9,6 +9,7 @@
 
 mod address;
 mod counters;
+mod event;
 mod extent;
 mod flow;
 mod fragment;
@@ -21,6 +22,7 @@ mod verdict;
 
 pub use address::{Address, Port, Protocol};
 pub use counters::{BackendCounters, ServiceCounters};
+pub use event::{EVENTS, Event, EventKind, Switch, is_leased, lease};
 pub use extent::{Algorithm, BackendState, Element, FrontendWord, Header, Liveness, ServiceKey, Slot};
 pub use flow::{Affinity, AffinityKey, Flow, FlowState, Reply, RosterEntry, Silences, TICK_SHIFT, Tuple};
 pub use fragment::{Fragment, FragmentKey};
@@ -31,8 +33,8 @@ pub use socket::{SocketBackend, SocketKey, SocketOrigin, SocketScope};
 pub use stage::{STAGES, Stage};
 pub use verdict::{Action, VERDICTS, Verdict};
 
-/// Names the pin directory (`<pin-dir>/v4`). Raised with every change of layout or meaning.
-pub const ABI_VERSION: u32 = 4;
+/// Names the pin directory (`<pin-dir>/v5`). Raised with every change of layout or meaning.
+pub const ABI_VERSION: u32 = 5;
 
 /// SAFETY: every type here is `repr(C)`, has no padding the compiler chose (the size asserts show it) and is
 /// valid for any bit pattern, which is what `aya::Pod` asks for.
@@ -51,6 +53,7 @@ mod userspace {
         BackendCounters,
         BackendState,
         Element,
+        Event,
         Flow,
         Fragment,
         FragmentKey,

@@ -77,10 +77,12 @@ pub enum Verdict {
     Redirected = 32,
     /// From a pod, or a process: a new flow to a frontend of ours; but for `--orphan-timeout` no daemon has looked after the maps.
     Orphaned = 33,
+    /// From a pod: of a connection that the daemon has ended. The pod was told so, by a RST.
+    Ended = 34,
 }
 
 /// How many verdicts there are: the size of the map.
-pub const VERDICTS: u32 = 34;
+pub const VERDICTS: u32 = 35;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +132,7 @@ impl Verdict {
         Self::PeerMissing,
         Self::Redirected,
         Self::Orphaned,
+        Self::Ended,
     ];
 
     #[inline(always)]
@@ -164,9 +167,11 @@ impl Verdict {
             | Self::RewriteFailed
             | Self::RejectLimited
             | Self::HostRedirect => Action::Drop,
-            Self::Rejected | Self::EchoReplied | Self::HairpinForwarded | Self::HairpinReplied => {
-                Action::Return
-            }
+            Self::Rejected
+            | Self::EchoReplied
+            | Self::HairpinForwarded
+            | Self::HairpinReplied
+            | Self::Ended => Action::Return,
             Self::Redirected => Action::Redirect,
         }
     }

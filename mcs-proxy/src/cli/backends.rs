@@ -1,11 +1,12 @@
 use super::{align::align, view::View};
 use crate::observe::catalog::protocol_name;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
 /// One backend of one frontend, as the maps hold it.
-#[derive(Debug, Serialize)]
-pub(super) struct BackendRow {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct BackendRow {
     /// Index into `backend_state` and `backend_counters`.
     id: u32,
     generation: u32,

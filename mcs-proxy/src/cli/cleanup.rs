@@ -11,11 +11,12 @@ use crate::{
     observe::with_causes,
 };
 use anyhow::{Context as _, bail};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Something that daemons have left.
-#[derive(Debug, Serialize)]
-struct Row {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Row {
     /// `link`, `filter`, `pin`, `file`, `directory` or `foreign`
     kind: &'static str,
     /// A path; of a filter its interface and direction

@@ -55,7 +55,9 @@ fn from_node(places: &Places, query: &Query) -> anyhow::Result<Explanation> {
     let mut explanation = match socket::ask(&run_dir, &Request::Explain(query.clone())) {
         Ok(Response::Explained(explanation)) => *explanation,
         Ok(Response::Error(error)) => bail!("{error}"),
-        Ok(other @ Response::Mode(_)) => bail!("the daemon is of another version: {other:?}"),
+        Ok(other @ (Response::Mode(_) | Response::Status(_))) => {
+            bail!("the daemon is of another version: {other:?}")
+        }
         Err(error) => {
             eprintln!(
                 "mcs-proxy: no daemon answers at {}: {error}; this is what the maps hold, with the names that the \

@@ -1,22 +1,25 @@
-use super::{align::align, view::View};
+use super::{align::align, render, stats::full_name, view::View};
+use crate::config::List;
 use crate::observe::{
     catalog::{CatalogFrontend, protocol_name},
+    health::Unanswered,
     interfaces::SilentInterface,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
 /// One frontend: one port of one Service on one VIP.
-#[derive(Debug, Serialize)]
-pub(super) struct ServiceRow {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct ServiceRow {
     /// Empty if no daemon has said whose VIP this is.
     namespace: String,
     name: String,
     port_name: String,
-    vip: IpAddr,
-    port: u16,
+    pub(super) vip: IpAddr,
+    pub(super) port: u16,
     /// `TCP`, `UDP` or `SCTP`.
-    protocol: &'static str,
+    pub(super) protocol: &'static str,
     /// `round-robin`, `random` or `maglev`.
     algorithm: &'static str,
     /// Since the frontend was entered.
@@ -24,8 +27,8 @@ pub(super) struct ServiceRow {
     endpoints: Vec<EndpointRow>,
 }
 
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Counters {
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct Counters {
     /// New flows.
     flows: u64,
     packets_in: u64,
@@ -36,8 +39,8 @@ pub(super) struct Counters {
 }
 
 /// One endpoint: what the maps hold of it beside what the daemon decided about it.
-#[derive(Debug, Serialize)]
-pub(super) struct EndpointRow {
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub(crate) struct EndpointRow {
     address: IpAddr,
     port: u16,
     /// The cluster whose pod it is; empty if unknown.
@@ -60,6 +63,36 @@ pub(super) struct EndpointRow {
     first_replies: u64,
     /// Both directions, from the IP header on.
     bytes: u64,
+}
+
+impl ServiceRow {
+    /// Whether they differ by their counters alone.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let what = |row: &Self| {
+            let names = [&row.namespace, &row.name, &row.port_name].map(String::clone);
+            (names, row.vip, row.port, row.protocol, row.algorithm)
+        };
+        what(self) == what(other)
+            && self.endpoints.len() == other.endpoints.len()
+            && self.endpoints.iter().zip(&other.endpoints).all(|(one, other)| one.is_alike(other))
+    }
+}
+
+impl EndpointRow {
+    fn is_alike(&self, other: &Self) -> bool {
+        let what = |row: &Self| {
+            let words = [&row.cluster, &row.slice, &row.verdict].map(String::clone);
+            (row.address, row.port, words, row.in_maps, row.weight)
+        };
+        what(self) == what(other)
+    }
+}
+
+/// As they are printed once.
+pub(super) fn listed(rows: &Vec<ServiceRow>, list: &List, view: &View) -> anyhow::Result<String> {
+    let none = "it does not exist, is not opted in (annotate it with mcs-proxy.io/enabled: \"true\") or has no \
+                ClusterIP or port";
+    render(rows, list, |rows| table(rows) + &warnings(&view.silent, &view.unanswered), ("frontends", none))
 }
 
 /// All frontends, by VIP, port and protocol; those of one Service (`namespace/name`) if asked.
@@ -131,11 +164,13 @@ fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) 
 }
 
 /// Beneath the table, a line for each.
-pub(super) fn warnings(silent: &[SilentInterface]) -> String {
-    silent.iter().map(|interface| format!("Warning: {interface}\n")).collect()
+fn warnings(silent: &[SilentInterface], unanswered: &[Unanswered]) -> String {
+    let interfaces = silent.iter().map(ToString::to_string);
+    let warnings = interfaces.chain(unanswered.iter().map(ToString::to_string));
+    warnings.map(|warning| format!("Warning: {warning}\n")).collect()
 }
 
-pub(super) fn table(rows: &[ServiceRow]) -> String {
+fn table(rows: &[ServiceRow]) -> String {
     if rows.is_empty() {
         return "No frontends: no Service is opted in (annotate one with mcs-proxy.io/enabled: \"true\").\n"
             .into();
@@ -146,11 +181,7 @@ pub(super) fn table(rows: &[ServiceRow]) -> String {
         cells(&["", "-> Address:Port", "Weight", "ActiveConn", "InActConn", "Conns", "Cluster", "Verdict"]),
     ];
     for row in rows {
-        let service = match (row.name.as_str(), row.port_name.as_str()) {
-            ("", _) => "-".to_owned(),
-            (name, "") => format!("{}/{name}", row.namespace),
-            (name, port) => format!("{}/{name}:{port}", row.namespace),
-        };
+        let service = full_name(&row.namespace, &row.name, &row.port_name);
         let vip = SocketAddr::new(row.vip, row.port).to_string();
         lines.push(cells(&[
             row.protocol,

@@ -9,6 +9,7 @@ use crate::{
     desired::FrontendKey,
     observe::{
         catalog::{Catalog, CatalogFrontend, protocol_name},
+        health::{self, Unanswered},
         interfaces::{self, SilentInterface},
     },
 };
@@ -23,6 +24,8 @@ pub(super) struct View {
     pub(super) flows: Vec<FlowView>,
     /// Empty if no daemon has looked.
     pub(super) silent: Vec<SilentInterface>,
+    /// The same.
+    pub(super) unanswered: Vec<Unanswered>,
     catalog: Catalog,
 }
 
@@ -65,14 +68,24 @@ struct Load {
 }
 
 impl View {
+    /// All of it.
     pub(super) fn read(places: &Places) -> anyhow::Result<Self> {
+        Self::look(places, true)
+    }
+
+    /// Without the flows, whose number may be large: of no backend it is known how many it has.
+    pub(super) fn read_counters(places: &Places) -> anyhow::Result<Self> {
+        Self::look(places, false)
+    }
+
+    fn look(places: &Places, with_flows: bool) -> anyhow::Result<Self> {
         let dir = PinDir::new(&places.pin_dir);
         let pins = Pins::open(&dir)?;
         let clock = Clock::open(&dir)?;
         let now = clock.now()?;
         let mut loads: BTreeMap<(u32, u32), Load> = BTreeMap::new();
         let mut flows = Vec::new();
-        pins.for_each_flow(|tuple, flow| {
+        let mut note = |tuple: &Tuple, flow: &Flow| {
             let load = loads.entry((flow.backend_id, flow.generation)).or_default();
             if flow.state.is_closed() || flow.state.is_half_closed() {
                 load.inactive += 1;
@@ -80,7 +93,10 @@ impl View {
                 load.active += 1;
             }
             flows.push(flow_view(tuple, flow, clock.rate().age(now, flow.last_seen).as_secs()));
-        })?;
+        };
+        if with_flows {
+            pins.for_each_flow(&mut note)?;
+        }
         let frontends = pins
             .frontends()?
             .frontends
@@ -100,20 +116,16 @@ impl View {
             eprintln!("mcs-proxy: what is known of interfaces cannot be read: {failure}");
             Vec::new()
         });
-        Ok(Self { frontends, flows, silent, catalog })
+        let unanswered = health::read(&run_dir).unwrap_or_else(|failure| {
+            eprintln!("mcs-proxy: what is known of clusters that do not answer cannot be read: {failure}");
+            Vec::new()
+        });
+        Ok(Self { frontends, flows, silent, unanswered, catalog })
     }
 
     /// What the daemon called the frontends.
     pub(super) fn names(&self) -> BTreeMap<FrontendKey, &CatalogFrontend> {
-        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-        self.catalog
-            .frontends
-            .iter()
-            .filter_map(|names| {
-                let protocol = protocols.into_iter().find(|&known| protocol_name(known) == names.protocol)?;
-                Some((FrontendKey { vip: names.vip, port: names.port, protocol }, names))
-            })
-            .collect()
+        self.catalog.frontends.iter().filter_map(|names| Some((names.key()?, names))).collect()
     }
 }
 

@@ -1,9 +1,24 @@
+use super::{Output, Sizes};
 use clap::Args;
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     str::FromStr,
 };
+
+/// `mcs-proxy check`: flags that `run` will be given.
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// As of `run`
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    pub sizes: Sizes,
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+}
 
 /// How the daemon is watched.
 #[derive(Clone, Copy, Debug, Args)]

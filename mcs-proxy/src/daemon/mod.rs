@@ -1,6 +1,9 @@
 //! The daemon of a node: one task that owns the maps and the links, and the tasks that send it events.
 
+mod drift;
+mod ending;
 mod grace;
+mod health;
 mod http;
 pub mod leaving;
 pub mod lock;
@@ -15,6 +18,7 @@ pub mod socket;
 mod sockets;
 mod stranded;
 mod vitals;
+mod watching;
 pub mod writer;
 
 use crate::{
@@ -127,6 +131,8 @@ struct Daemon {
     links: Links,
     neighbours: neighbours::Neighbours,
     stranded: stranded::Stranded,
+    health: health::Looks,
+    ending: ending::Ending,
     places: PlaceMap,
     /// Of other layouts, whose flows come to their end.
     predecessors: Vec<Draining>,
@@ -205,6 +211,7 @@ impl Daemon {
             default_algorithm: run.default_algorithm.into(),
             all_services: run.all_services,
             tier_hold: run.tier_hold.into(),
+            eject_unanswered: run.health.eject_unanswered,
         };
         // What was refused before is no news.
         let refusals = Refusals::read(&pin_dir)?;
@@ -225,6 +232,8 @@ impl Daemon {
                 run_dir.join(mode::FILE).display()
             ),
         }
+        let health = health::Looks::new(&run.health, &run_dir);
+        let _new = writer.follow(health.findings());
         let bypassed = writer.modes().mode() == Mode::Bypass;
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -234,17 +243,20 @@ impl Daemon {
             "started"
         );
         let sockets = if bypassed { SocketFacts::Off } else { sockets::serve(&mut programs, &pin_dir, run) };
+        let vitals = Arc::new(Vitals::new(Reach::default()));
         let mut daemon = Self {
             run: run.clone(),
             neighbours: neighbours::Neighbours::default(),
             stranded: stranded::Stranded::start(pin_dir.clone()),
+            health,
+            ending: ending::Ending::start(pin_dir.clone()),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
             heartbeat,
             predecessors,
             growth,
             pin_dir,
-            names: names::Names::new(&run_dir),
+            names: names::Names::new(&run_dir, vitals.clone()),
             run_dir,
             board,
             _locks: locks,
@@ -265,7 +277,7 @@ impl Daemon {
             collection_rests_until: time::Instant::now(),
             pressure: Pressure::default(),
             refusals,
-            vitals: Arc::new(Vitals::new(Reach::default())),
+            vitals,
             noted: None,
             sockets,
             under_way: Vec::new(),
@@ -284,9 +296,11 @@ impl Daemon {
         let mut source = task::spawn(follow_source(self.run.clone(), self.board.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
-        let mut asked = socket::serve(&self.run_dir)?;
-        let scraper = Arc::new(scrape::Scraper::new(self.vitals.clone()));
+        let mut asked = socket::serve(&self.run_dir, self.onlooker())?;
         let observing = self.run.observing;
+        let most = observing.metrics_max_rows;
+        let scraper = Arc::new(scrape::Scraper::new(self.vitals.clone(), self.pin_dir.clone(), most));
+        task::spawn(drift::watch(self.vitals.clone(), self.pin_dir.clone(), *self.run.flow_scan_interval));
         task::spawn(http::serve(observing.metrics_bind_address, self.vitals.clone(), scraper));
         let mut pulse = time::interval(vitals::PULSE);
         let mut program_log = self.logger.take().map(|log| task::spawn(log.follow()));
@@ -314,8 +328,11 @@ impl Daemon {
                 () = at(self.retry_due) => self.commit()?,
                 () = at(self.writer.due().map(Into::into)) => self.commit()?,
                 () = at(self.attach_due) => self.attach_again()?,
-                Some(written) = finished(self.names.writing()) => self.names.written(written, &mut self.writer),
-                () = at(names_retry) => self.names.retry(),
+                Some(written) = finished(self.names.writing()) => {
+                    self.names.written(written, &mut self.writer);
+                    self.note_names();
+                }
+                () = at(names_retry) => self.names.retry(&mut self.writer),
                 () = at(self.reclaim_due), if self.grace.is_none() => self.begin_grace(),
                 () = at(self.trim_due) => {
                     self.trim_due = None;
@@ -334,11 +351,20 @@ impl Daemon {
                 () = time::sleep_until(self.collection_due), if attached && scan.is_none() => {
                     // Also for what connected while its backend went.
                     self.stranded.look();
+                    self.ending.look();
                     scan = Some(self.scan());
                 }
                 Some(found) = finished(&mut scan) => {
                     scan = None;
                     self.collected(found)?;
+                }
+                () = at(self.health.due(&self.writer.watch())), if self.writer.has_begun() => {
+                    self.health.begin(self.pin_dir.clone(), self.writer.watch());
+                }
+                found = self.health.finished() => {
+                    if found.is_some_and(|found| self.writer.follow(found)) {
+                        self.commit()?;
+                    }
                 }
                 () = at(self.leaving.as_ref().map(Leaving::due)), if self.leaving_look.is_none() => self.look_at_open(),
                 Some(found) = finished(&mut self.leaving_look) => {
@@ -406,6 +432,8 @@ impl Daemon {
                 if summary.backends_went {
                     self.stranded.look();
                 }
+                self.ending.follow(self.writer.dropped());
+                self.note_names();
                 self.reclaim_due = Some(now + RECLAIM_DELAY);
             }
         }
@@ -431,6 +459,8 @@ impl Daemon {
                 Ok(explanation) => Response::Explained(Box::new(explanation)),
                 Err(error) => Response::Error(error),
             },
+            // Answered beside us.
+            Request::Status => Response::Error("not of the writer".into()),
             Request::Mode(None) => Response::Mode(self.writer.modes()),
             // Noted first: what a restart would forget has not been ordered.
             Request::Mode(Some(order)) => match mode::write(&self.run_dir, order) {

@@ -6,7 +6,7 @@
 use crate::{
     explain::{Explanation, Query},
     model::NodeMode,
-    observe::mode::Modes,
+    observe::{mode::Modes, status::Status},
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -40,6 +41,8 @@ pub enum Request {
     Explain(Query),
     /// Orders a mode on this node, if one is named, and asks which one holds.
     Mode(Option<NodeMode>),
+    /// How the daemon is. Answered beside the writer's task, which may hang.
+    Status,
 }
 
 /// What it gets.
@@ -48,11 +51,15 @@ pub enum Request {
 pub enum Response {
     Explained(Box<Explanation>),
     Mode(Modes),
+    Status(Box<Status>),
     Error(String),
 }
 
 /// A request on its way to the writer, and where the answer goes.
 pub(super) type Asked = (Request, oneshot::Sender<Response>);
+
+/// Answers [`Request::Status`], on a thread of its own.
+pub(super) type Onlooker = Arc<dyn Fn() -> Response + Send + Sync>;
 
 /// Where the socket of this run directory is.
 #[must_use]
@@ -62,7 +69,7 @@ pub fn path(run_dir: &Path) -> PathBuf {
 
 /// Opens the socket; what a daemon that died has left is taken out of the way. The caller holds the run directory's
 /// lock. Requests come out of the receiver for as long as it lives.
-pub(super) fn serve(run_dir: &Path) -> anyhow::Result<mpsc::Receiver<Asked>> {
+pub(super) fn serve(run_dir: &Path, onlooker: Onlooker) -> anyhow::Result<mpsc::Receiver<Asked>> {
     let path = path(run_dir);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -74,15 +81,15 @@ pub(super) fn serve(run_dir: &Path) -> anyhow::Result<mpsc::Receiver<Asked>> {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
         .with_context(|| path.display().to_string())?;
     let (to_writer, requests) = mpsc::channel(QUEUE);
-    task::spawn(accept(listener, to_writer));
+    task::spawn(accept(listener, to_writer, onlooker));
     Ok(requests)
 }
 
-async fn accept(listener: UnixListener, to_writer: mpsc::Sender<Asked>) {
+async fn accept(listener: UnixListener, to_writer: mpsc::Sender<Asked>, onlooker: Onlooker) {
     while !to_writer.is_closed() {
         match listener.accept().await {
             Ok((stream, _)) => {
-                task::spawn(converse(stream, to_writer.clone()));
+                task::spawn(converse(stream, to_writer.clone(), onlooker.clone()));
             }
             Err(error) => {
                 // Out of descriptors, most likely: others need them more.
@@ -93,20 +100,28 @@ async fn accept(listener: UnixListener, to_writer: mpsc::Sender<Asked>) {
     }
 }
 
-async fn converse(stream: UnixStream, to_writer: mpsc::Sender<Asked>) {
-    match time::timeout(PATIENCE, converse_in_time(stream, to_writer)).await {
+async fn converse(stream: UnixStream, to_writer: mpsc::Sender<Asked>, onlooker: Onlooker) {
+    match time::timeout(PATIENCE, converse_in_time(stream, to_writer, onlooker)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!("a client of the socket: {error}"),
         Err(_) => debug!("a client of the socket took longer than {PATIENCE:?}"),
     }
 }
 
-async fn converse_in_time(mut stream: UnixStream, to_writer: mpsc::Sender<Asked>) -> io::Result<()> {
+async fn converse_in_time(
+    mut stream: UnixStream,
+    to_writer: mpsc::Sender<Asked>,
+    onlooker: Onlooker,
+) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
     let mut line = String::new();
     BufReader::new(reader.take(LONGEST)).read_line(&mut line).await?;
     let response = match serde_json::from_str(&line) {
-        Ok(request) => {
+        Ok(Request::Status) => {
+            let told = task::spawn_blocking(move || onlooker()).await;
+            told.unwrap_or_else(|error| Response::Error(error.to_string()))
+        }
+        Ok(request @ (Request::Explain(_) | Request::Mode(_))) => {
             let (answer, answered) = oneshot::channel();
             let sent = to_writer.send((request, answer)).await;
             match sent {

@@ -17,6 +17,10 @@ impl Drop for Place {
     }
 }
 
+fn nobody() -> Onlooker {
+    Arc::new(|| Response::Error("nobody looks on".into()))
+}
+
 fn request() -> Request {
     let target = Target::Service { namespace: "default".into(), name: "serve".into() };
     Request::Explain(Query { target, client: None })
@@ -30,7 +34,7 @@ async fn exchange(run_dir: PathBuf) -> Response {
 async fn a_request_reaches_the_writer_and_its_answer_the_client_also_where_a_dead_socket_lay() {
     let place = Place::new("answer");
     for _ in 0..2 {
-        let mut requests = serve(&place.0).unwrap();
+        let mut requests = serve(&place.0, nobody()).unwrap();
         let client = task::spawn(exchange(place.0.clone()));
         let (asked, answer) = requests.recv().await.unwrap();
         assert_eq!(asked, request());
@@ -44,7 +48,7 @@ async fn a_request_reaches_the_writer_and_its_answer_the_client_also_where_a_dea
 #[tokio::test]
 async fn what_is_no_request_is_answered_and_reaches_nobody() {
     let place = Place::new("nonsense");
-    let mut requests = serve(&place.0).unwrap();
+    let mut requests = serve(&place.0, nobody()).unwrap();
     for nonsense in ["\n", "{\"explode\":{}}\n", &"x".repeat(10_000)] {
         let mut stream = UnixStream::connect(path(&place.0)).await.unwrap();
         // The server may have hung up before all of it was written.
@@ -60,4 +64,13 @@ async fn what_is_no_request_is_answered_and_reaches_nobody() {
 fn without_a_daemon_nothing_answers() {
     let place = Place::new("nobody");
     assert_eq!(ask(&place.0, &request()).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn how_the_daemon_is_can_be_asked_while_the_writer_hangs() {
+    let place = Place::new("status");
+    let _requests = serve(&place.0, nobody()).unwrap();
+    let run_dir = place.0.clone();
+    let told = task::spawn_blocking(move || ask(&run_dir, &Request::Status)).await.unwrap().unwrap();
+    assert_eq!(told, Response::Error("nobody looks on".into()));
 }

@@ -1,7 +1,11 @@
 //! What the daemon lets others see of itself, noted once a second and at every change.
 
 use super::Daemon;
-use super::writer::Summary;
+use super::{
+    drift,
+    socket::{Onlooker, Response},
+    writer::Summary,
+};
 use crate::{
     dataplane::{
         flows::Collected,
@@ -9,16 +13,42 @@ use crate::{
         table::{Fill, Usage},
     },
     model::Mode,
+    observe::status::{Identity, status},
     observe::vitals::{FlowFacts, InterfaceFacts, LastCommit, MapFill, SocketFacts, SourceFacts},
     source::{Event, Told},
 };
 use mcs_proxy_ebpf::abi::MapName;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How often the task turns, and how often what changes slowly is noted.
 pub(super) const PULSE: Duration = Duration::from_secs(1);
 
+/// Longer than the first grace period takes, unless changes follow one another without end.
+const SETTLING: Duration = Duration::from_secs(60);
+
+/// For so long a comparison is told if the maps change too fast for another.
+const RECENT: Duration = Duration::from_secs(300);
+
 impl Daemon {
+    /// What answers `mcs-proxy status`, without us.
+    pub(super) fn onlooker(&self) -> Onlooker {
+        let (vitals, pin_dir) = (self.vitals.clone(), self.pin_dir.clone());
+        let identity = Identity { cluster: self.run.cluster_name.clone(), node: self.run.node_name() };
+        Arc::new(move || {
+            let drift = drift::compare(&vitals, &pin_dir);
+            let facts = vitals.facts();
+            let drift = drift.or_else(|| {
+                Some(facts.drift.as_ref().filter(|(when, _)| when.elapsed() < RECENT)?.1.clone())
+            });
+            let troubles = vitals.reach().troubles();
+            let status = status(&identity, &facts, &troubles, vitals.since_turn(), vitals.uptime(), drift);
+            Response::Status(Box::new(status))
+        })
+    }
+
     /// At every turn of the task.
     pub(super) fn note_turn(&mut self) {
         self.vitals.turn();
@@ -30,7 +60,10 @@ impl Daemon {
     }
 
     fn note_all(&mut self) {
-        let tables = table_fills(&self.writer.table().usage());
+        let table = self.writer.table();
+        // What was found at the start and is free counts as used until a grace period is over.
+        let is_settled = !table.wants_reclaim() || self.vitals.uptime() > SETTLING;
+        let tables = table_fills(&table.usage());
         let writer = self.writer.facts();
         let interfaces = InterfaceFacts {
             hook: self.links.hook().to_string(),
@@ -48,7 +81,9 @@ impl Daemon {
             facts.problems = writer.problems;
             facts.misnamed = writer.misnamed;
             facts.rejected = writer.rejected;
-            facts.tables = tables;
+            if is_settled || !facts.tables.is_empty() {
+                facts.tables = tables;
+            }
             facts.interfaces = interfaces;
             facts.sockets = sockets;
             facts.catalog_failure = self.names.failure().map(str::to_owned);
@@ -87,6 +122,10 @@ impl Daemon {
         // What comes before the first sync waits for other kinds, not for us.
         if !first {
             under_way.iter().for_each(|decoded| self.vitals.note_latency(now.duration_since(*decoded)));
+        }
+        if first {
+            // Who waits for it sees at once that it is so.
+            self.noted = None;
         }
         let took = now.duration_since(begun);
         self.note_sync(Some(LastCommit { when: now, took, changed, frontends, backends }));

@@ -1,14 +1,19 @@
 //! The one writer of the maps: takes events in, and makes the maps hold what they ask for.
 
-use super::grace::Grace;
+use super::{
+    grace::Grace,
+    watching::{self, Watching},
+};
 use crate::{
     dataplane::{
         Dataplane, DataplaneError, Operation,
+        ended::Dropped,
         table::{CapacityError, Demand, Plan, Rejected, Shortage, Table},
     },
     desired::{Changes, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
-    model::{Limits, Model, NamespacedName, NodeMode, ObjectKind, ProblemTracker, Uninstall},
+    health::{Findings, Watch},
+    model::{Ledger, Limits, Model, NamespacedName, NodeMode, ObjectKind, ProblemTracker, Uninstall},
     observe::{
         catalog::{Batch, Journal},
         events::Board,
@@ -20,6 +25,7 @@ use mcs_proxy_ebpf::abi::{Address, Liveness};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tracing::{error, info, warn};
@@ -48,6 +54,10 @@ pub struct Writer<D> {
     backends_went: bool,
     /// What is still to be written of what people are told.
     journal: Journal,
+    watching: Watching,
+    /// What does not answer.
+    findings: Findings,
+    unanswered: Ledger<()>,
 }
 
 /// What people are told of the writer.
@@ -144,6 +154,9 @@ impl<D: Dataplane> Writer<D> {
             transactions: 0,
             backends_went: false,
             journal: Journal::default(),
+            watching: Watching::default(),
+            findings: Findings::default(),
+            unanswered: Ledger::default(),
         })
     }
 
@@ -209,6 +222,38 @@ impl<D: Dataplane> Writer<D> {
         self.model.services().find(|service| service.cluster_ips.contains(&vip)).map(|service| &service.key)
     }
 
+    /// Takes in what does not answer. The maps follow with the next [`Self::commit`]. `false`: nothing has changed.
+    pub fn follow(&mut self, findings: Findings) -> bool {
+        if findings == self.findings {
+            return false;
+        }
+        let outages = Arc::new(findings.outages.clone());
+        let before = self.resolver.exchange_outages(Arc::clone(&outages));
+        let desired = self.resolver.desired();
+        self.affected.extend(watching::affected(&before, &outages, &self.model, desired));
+        self.findings = findings;
+        true
+    }
+
+    /// Whether the maps have been made to hold what the sources told. Before that, what is not known of settings and Services
+    /// is not what is not there.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.phase != Phase::Waiting
+    }
+
+    /// Whose answers are to be counted.
+    #[must_use]
+    pub fn watch(&self) -> Arc<Watch> {
+        self.watching.watch()
+    }
+
+    /// Whose connections are to end; another one, where it has changed.
+    #[must_use]
+    pub fn dropped(&self) -> Arc<Dropped> {
+        self.watching.dropped()
+    }
+
     /// Makes the maps hold what the events so far ask for.
     pub fn commit(&mut self, now: Instant) -> Commit {
         for event in self.grace.release(&self.model, now) {
@@ -218,6 +263,8 @@ impl<D: Dataplane> Writer<D> {
             self.report_problems();
             return Commit::Idle;
         }
+        self.watching.follow_settings(&self.model);
+        self.unanswered.put((), watching::problems(&self.findings, &self.model));
         let affected = std::mem::take(&mut self.affected);
         let first = self.phase == Phase::Waiting;
         let changes = if first {
@@ -231,17 +278,26 @@ impl<D: Dataplane> Writer<D> {
         }
         self.journal.note(&changes);
         self.report_problems();
+        let all = self.phase != Phase::Synced;
         let plan = match self.phase {
             Phase::Synced if changes.is_empty() => return Commit::Idle,
             // Any change may have made room for what did not fit before.
-            Phase::Synced if self.rejected.is_empty() => self.table.plan(&changes.upserts, &changes.removals),
+            Phase::Synced if self.rejected.is_empty() => {
+                Some(self.table.plan(&changes.upserts, &changes.removals))
+            }
             Phase::Waiting | Phase::Resync | Phase::Synced => match self.enter_all() {
-                Ok(()) => self.table.keep_only(self.resolver.desired()),
-                Err(Stopped::Short) => self.table.sync(self.resolver.desired()),
-                Err(Stopped::Failed) => return Commit::Failed,
+                Ok(()) => Some(self.table.keep_only(self.resolver.desired())),
+                Err(Stopped::Short) => Some(self.table.sync(self.resolver.desired())),
+                Err(Stopped::Failed) => None,
             },
         };
-        self.run(plan, &changes, first)
+        let committed = plan.map_or(Commit::Failed, |plan| self.run(plan, &changes, first));
+        if all {
+            self.watching.follow_all(self.resolver.desired(), &self.table);
+        } else {
+            self.watching.follow(&changes, &self.table);
+        }
+        committed
     }
 
     /// Enters all frontends, some at a time: a transaction of all of them takes more memory than what is then remembered of
@@ -401,7 +457,8 @@ impl<D: Dataplane> Writer<D> {
 
     fn report_problems(&mut self) {
         let changes = self.model.take_problem_changes().into_iter();
-        let news = self.tracker.update(changes.chain(self.resolver.take_problem_changes()));
+        let changes = changes.chain(self.resolver.take_problem_changes());
+        let news = self.tracker.update(changes.chain([self.unanswered.take_changes()]));
         if let Some(board) = &self.board {
             board.note(&news);
         }

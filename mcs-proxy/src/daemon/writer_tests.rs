@@ -18,6 +18,7 @@ fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
         tier_hold: Duration::ZERO,
+        eject_unanswered: false,
     };
     Writer::new(dataplane, Model::default(), flags, &[]).unwrap()
 }

@@ -114,6 +114,16 @@ impl FakeDataplane {
                 return Err(format!("frontend {frontend}: replies from {:?} are filtered", slot.address));
             }
         }
+        if header.probe {
+            let probe = self.backends.get((extent + 1 + header.count) as usize).and_then(Element::as_slot);
+            let probe = probe.ok_or(format!("frontend {frontend}: no slot for the probe"))?;
+            let is_fit = self.state(probe.backend).liveness() == Liveness::Serving
+                && self.is_hot(Direction::ToPod, &probe.address);
+            // For a moment it is as any that comes to be live, or ceases to be.
+            if !is_fit && self.state(probe.backend).liveness() != Liveness::Live {
+                return Err(format!("frontend {frontend}: {probe:?} is {:?}", self.state(probe.backend)));
+            }
+        }
         if !self.is_hot(Direction::FromPod, &key.vip) {
             return Err(format!("packets to {:?} are filtered", key.vip));
         }
@@ -195,10 +205,10 @@ impl FakeDataplane {
         rule(first > 0 && len > 0, "element 0 stands for nothing")?;
         let end = first.checked_add(len).ok_or("out of range")?;
         let header = elements.first().and_then(Element::as_header).ok_or("no header")?;
-        rule(header.count == len - 1, "the header counts wrongly")?;
+        rule(length(&header) == len, "the header counts wrongly")?;
         let published = self.frontends.iter().filter(|&&word| word != 0).map(|&word| {
             let first = u32::try_from(word).unwrap_or_default();
-            (first, self.extent(first).map_or(1, |(header, _)| header.count + 1))
+            (first, self.extent(first).map_or(1, |(header, _)| length(&header)))
         });
         let graced =
             self.since_grace.extents.iter().chain(&self.unpublished).map(|(&first, &len)| (first, len));
@@ -222,7 +232,7 @@ impl FakeDataplane {
         let word = self.frontends.get_mut(frontend as usize).ok_or("out of range")?;
         let old = std::mem::replace(word, u64::from(extent));
         if let Some(old) = u32::try_from(old).ok().filter(|&old| old > 0 && key.is_some()) {
-            let len = self.extent(old).map_or(1, |(header, _)| header.count + 1);
+            let len = self.extent(old).map_or(1, |(header, _)| length(&header));
             self.since_grace.extents.insert(old, len);
         }
         key.map_or(Ok(()), |key| self.lookup(&key).map(drop))
@@ -280,6 +290,11 @@ impl FakeDataplane {
     fn check_all(&self) -> Result<(), String> {
         self.services.keys().try_for_each(|key| self.lookup(key).map(drop))
     }
+}
+
+/// Of an extent.
+fn length(header: &Header) -> u32 {
+    1 + header.count + u32::from(header.probe)
 }
 
 fn rule(holds: bool, rule: &str) -> Result<(), String> {

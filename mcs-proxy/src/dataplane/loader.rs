@@ -101,26 +101,30 @@ const TO_POD: &str = "to_pod";
 const CLOCK: &str = "clock";
 
 /// Linux 5.12 is the first whose atomic add returns what was there before (`BPF_FETCH`): the cursor needs it.
-const MINIMUM_KERNEL: (&str, KernelVersion) = ("5.12", KernelVersion::new(5, 12, 0));
+pub const MINIMUM_KERNEL: (&str, KernelVersion) = ("5.12", KernelVersion::new(5, 12, 0));
 
 /// The first with `bpf_set_retval`.
-const SET_RETVAL_KERNEL: KernelVersion = KernelVersion::new(5, 18, 0);
+pub const SET_RETVAL_KERNEL: KernelVersion = KernelVersion::new(5, 18, 0);
 
 /// Says what stands in the way of [`load`], without changing anything.
 pub fn preflight(dir: &PinDir) -> Result<(), Refusal> {
-    // Numbers of capabilities(7).
-    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
     let found = KernelVersion::current().map_err(|error| Refusal::Kernel { found: error.to_string() })?;
     if found < MINIMUM_KERNEL.1 {
         return Err(Refusal::Kernel { found: found.to_string() });
     }
-    let effective = sys::effective_capabilities()?;
-    let missing: Vec<_> =
-        NEEDED.iter().filter(|(_, bit)| effective & (1 << bit) == 0).map(|(name, _)| *name).collect();
+    let missing = missing_capabilities()?;
     if !missing.is_empty() {
         return Err(Refusal::Capabilities { missing });
     }
     Ok(dir.check()?)
+}
+
+/// Of those that the daemon needs.
+pub fn missing_capabilities() -> Result<Vec<&'static str>, SysError> {
+    // Numbers of capabilities(7).
+    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    let effective = sys::effective_capabilities()?;
+    Ok(NEEDED.iter().filter(|(_, bit)| effective & (1 << bit) == 0).map(|(name, _)| *name).collect())
 }
 
 /// What is fixed when the programs are loaded.
@@ -296,6 +300,14 @@ const fn program_name(direction: Direction) -> &'static str {
     }
 }
 
+/// Whether anything is pinned; a daemon with these sizes can go on with it then.
+///
+/// # Errors
+/// It cannot; the error says what does not fit, and the way out.
+pub fn adopts(object: &[u8], dir: &PinDir, sizes: &MapSizes) -> Result<bool, LoadError> {
+    Ok(check_pins(object, dir, sizes)?.adopted)
+}
+
 /// What is pinned.
 struct Pinned {
     adopted: bool,
@@ -335,6 +347,32 @@ fn check_pins(object: &[u8], dir: &PinDir, sizes: &MapSizes) -> Result<Pinned, L
         adopted = true;
     }
     Ok(Pinned { adopted, grows, wanted: all })
+}
+
+/// How much memory, in bytes, the maps take once they are full: as the kernel lays out hashes (`struct htab_elem` and
+/// a bucket for each entry) and arrays (kernel/bpf/hashtab.c, arraymap.c).
+pub fn map_memory(object: &[u8], sizes: &MapSizes) -> Result<u64, LoadError> {
+    const ELEMENT: u64 = 48;
+    const BUCKET: u64 = 16;
+    let object = aya_obj::Object::parse(object).map_err(LoadError::Object)?;
+    let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u64);
+    let of = |map: MapName| {
+        let name = map.as_str();
+        let found = object.maps.get(name).ok_or(LoadError::Incomplete { what: "map", name })?;
+        let [key, value] =
+            [found.key_size(), found.value_size()].map(|size| u64::from(size).next_multiple_of(8));
+        let entries = u64::from(sizes.of(map));
+        Ok(match found.map_type() {
+            // BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH
+            1 | 9 => entries * (ELEMENT + key + value) + entries.next_power_of_two() * BUCKET,
+            // BPF_MAP_TYPE_PERCPU_ARRAY
+            6 => entries * value * cpus,
+            // BPF_MAP_TYPE_RINGBUF
+            27 => entries,
+            _ => entries * value,
+        })
+    };
+    MapName::ALL.into_iter().map(of).sum()
 }
 
 /// What is wrong with a pinned map, and the way out.

@@ -6,7 +6,9 @@
 //! unit tests.
 
 pub mod audit;
+pub mod counters;
 mod dump;
+pub mod ended;
 pub mod fake;
 pub mod filters;
 pub mod flows;
@@ -19,6 +21,7 @@ pub mod leftovers;
 pub mod links;
 pub mod loader;
 pub mod pins;
+pub mod ring;
 pub mod sock_diag;
 pub mod sockets;
 pub mod stranded;

@@ -2,7 +2,9 @@
 //! daemon lives or not.
 
 use super::{
-    FlowRef, frontend_key,
+    FlowRef,
+    counters::BackendCounters as BackendReader,
+    frontend_key,
     sockets::SocketHook,
     sys::{self, Access, MappedWords, SysError},
 };
@@ -177,7 +179,7 @@ pub struct Pins {
     replies: OwnedFd,
     transient: OwnedFd,
     service_counters: PerCpuArray<MapData, ServiceCounters>,
-    backend_counters: PerCpuArray<MapData, BackendCounters>,
+    backend_counters: BackendReader,
     verdicts: PerCpuArray<MapData, u64>,
 }
 
@@ -219,7 +221,7 @@ impl Pins {
             replies: dir.open(MapName::Replies, access)?,
             transient: dir.open(MapName::Transient, access)?,
             service_counters: dir.open_as(MapName::ServiceCounters, access)?,
-            backend_counters: dir.open_as(MapName::BackendCounters, access)?,
+            backend_counters: BackendReader::open(dir)?,
             verdicts: dir.open_as(MapName::Verdicts, access)?,
         })
     }
@@ -309,15 +311,9 @@ impl Pins {
 
     /// Summed over the CPUs.
     pub fn backend_counters(&self, backend: u32) -> Result<BackendCounters, PinsError> {
-        let cpus = self.backend_counters.get(&backend, 0);
-        let cpus = cpus.map_err(|source| PinsError::Read { map: "backend_counters", source })?;
-        Ok(cpus.iter().fold(BackendCounters::default(), |sum, cpu| BackendCounters {
-            flows: sum.flows.wrapping_add(cpu.flows),
-            first_replies: sum.first_replies.wrapping_add(cpu.first_replies),
-            connects: sum.connects.wrapping_add(cpu.connects),
-            pad: 0,
-            bytes: sum.bytes.wrapping_add(cpu.bytes),
-        }))
+        self.backend_counters
+            .of(backend)
+            .map_err(|source| PinsError::Read { map: "backend_counters", source })
     }
 
     /// How often each verdict was reached, summed over the CPUs.

@@ -1,4 +1,4 @@
-//! Connected UDP sockets of this thread's network namespace, by netlink (sock_diag(7)): listed, and closed.
+//! Connected sockets of this thread's network namespace, by netlink (sock_diag(7)): listed, and closed.
 //!
 //! The messages are those of `include/uapi/linux/inet_diag.h`: a header in the machine's byte order, addresses and ports
 //! in the network's. Another namespace's sockets are out of reach, as the kernel looks in that of the netlink socket.
@@ -8,6 +8,7 @@ use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd as _, BorrowedFd},
 };
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -15,12 +16,25 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
 /// UDP has two states: connected sockets are in this one.
 const ESTABLISHED: u32 = 1 << 1;
+/// Of TCP (`include/net/tcp_states.h`): established, SYN sent, the first FIN sent, the first FIN come. What is past those goes
+/// by itself.
+const OPEN: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 8;
 
 /// `struct nlmsghdr`
 const HEADER: usize = 16;
 /// `struct inet_diag_sockid`, after the first four bytes of a socket's message.
 const ID: usize = 48;
 const FIRST: usize = 4;
+/// `struct inet_diag_msg`, after which attributes follow.
+const MESSAGE: usize = 72;
+
+/// Of a request and of an answer: what BPF programs keep with the socket (`INET_DIAG_REQ_SK_BPF_STORAGES`, Linux 5.8), by
+/// map.
+const STORAGES_WANTED: u16 = 2;
+const STORAGES: u16 = 20;
+const MAP_FD: u16 = 1;
+const STORAGE: u16 = 1;
+const MAP_VALUE: u16 = 3;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SockDiagError {
@@ -32,10 +46,11 @@ pub enum SockDiagError {
     Malformed,
 }
 
-/// A connected UDP socket, as the kernel lists it.
+/// A connected socket, as the kernel lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectedSocket {
     family: u8,
+    protocol: u8,
     id: [u8; ID],
 }
 
@@ -59,9 +74,18 @@ impl ConnectedSocket {
     }
 
     /// `message`: a `struct inet_diag_msg`.
-    fn parse(message: &[u8]) -> Option<Self> {
+    fn parse(message: &[u8], protocol: u8) -> Option<Self> {
         let id = message.get(FIRST..FIRST + ID)?;
-        Some(Self { family: *message.first()?, id: bytes(id, 0) })
+        Some(Self { family: *message.first()?, protocol, id: bytes(id, 0) })
+    }
+
+    /// Of all sockets of a family.
+    const fn any(family: i32, protocol: i32) -> Self {
+        Self { family: family as u8, protocol: protocol as u8, id: [0; ID] }
+    }
+
+    const fn is_tcp(&self) -> bool {
+        self.protocol == libc::IPPROTO_TCP as u8
     }
 }
 
@@ -89,10 +113,31 @@ impl SockDiag {
     pub fn connected_udp(&self) -> Result<Vec<ConnectedSocket>, SockDiagError> {
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            let wanted = ConnectedSocket { family: family as u8, id: [0; ID] };
+            let wanted = ConnectedSocket::any(family, libc::IPPROTO_UDP);
             let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
-            self.ask(SOCK_DIAG_BY_FAMILY, flags, &wanted, LISTING, |message| {
-                found.extend(ConnectedSocket::parse(message));
+            self.ask(SOCK_DIAG_BY_FAMILY, flags, &wanted, &[], LISTING, |message| {
+                found.extend(ConnectedSocket::parse(message, wanted.protocol));
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// All open TCP sockets of both families with which programs keep something in this map, and what.
+    ///
+    /// # Errors
+    /// The kernel's: it is older than Linux 5.8, or we lack CAP_BPF.
+    pub fn tcp_with(
+        &self,
+        storage: BorrowedFd<'_>,
+    ) -> Result<Vec<(ConnectedSocket, Vec<u8>)>, SockDiagError> {
+        let map = attribute(MAP_FD, &storage.as_raw_fd().to_ne_bytes());
+        let wanted_storage = attribute(STORAGES_WANTED, &map);
+        let mut found = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let wanted = ConnectedSocket::any(family, libc::IPPROTO_TCP);
+            let flags = libc::NLM_F_REQUEST | libc::NLM_F_DUMP;
+            self.ask(SOCK_DIAG_BY_FAMILY, flags, &wanted, &wanted_storage, LISTING_TCP, |message| {
+                found.extend(ConnectedSocket::parse(message, wanted.protocol).zip(stored(message)));
             })?;
         }
         Ok(found)
@@ -107,7 +152,8 @@ impl SockDiag {
     /// The kernel can't, or we lack CAP_NET_ADMIN.
     pub fn close(&self, socket: &ConnectedSocket) -> Result<bool, SockDiagError> {
         let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK;
-        match self.ask(SOCK_DESTROY, flags, socket, CLOSING, |_| {}) {
+        let what = if socket.is_tcp() { CLOSING_TCP } else { CLOSING };
+        match self.ask(SOCK_DESTROY, flags, socket, &[], what, |_| {}) {
             Ok(()) => Ok(true),
             Err(SockDiagError::Kernel { source, .. })
                 if matches!(source.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) =>
@@ -118,17 +164,26 @@ impl SockDiag {
         }
     }
 
-    /// Sends a request about `socket`, and reads answers up to the last one.
+    /// Says whether [`close`](Self::close) is possible, by closing a socket that there is not.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn can_close(&self) -> Result<(), SockDiagError> {
+        self.close(&ConnectedSocket::any(libc::AF_INET, libc::IPPROTO_UDP)).map(drop)
+    }
+
+    /// Sends a request about `socket`, with attributes, and reads answers up to the last one.
     fn ask(
         &self,
         kind: u16,
         flags: i32,
         socket: &ConnectedSocket,
+        attributes: &[u8],
         what: &'static str,
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), SockDiagError> {
         let error = |source| SockDiagError::Kernel { what, source };
-        self.0.send(&request(kind, flags, socket), 0).map_err(error)?;
+        self.0.send(&request(kind, flags, socket, attributes), 0).map_err(error)?;
         loop {
             let (datagram, _) = self.0.recv_from_full().map_err(error)?;
             let mut rest = datagram.as_slice();
@@ -147,20 +202,54 @@ impl SockDiag {
 
 const LISTING: &str = "list connected UDP sockets";
 const CLOSING: &str = "close UDP sockets";
+const LISTING_TCP: &str = "list TCP sockets with what programs keep with them";
+const CLOSING_TCP: &str = "close TCP sockets";
 
-/// A `struct nlmsghdr` and a `struct inet_diag_req_v2`.
-fn request(kind: u16, flags: i32, socket: &ConnectedSocket) -> Vec<u8> {
-    const LENGTH: usize = HEADER + 8 + ID;
-    let mut message = Vec::with_capacity(LENGTH);
-    message.extend((LENGTH as u32).to_ne_bytes());
+/// A `struct nlmsghdr` and a `struct inet_diag_req_v2`, and attributes.
+fn request(kind: u16, flags: i32, socket: &ConnectedSocket, attributes: &[u8]) -> Vec<u8> {
+    let length = HEADER + 8 + ID + attributes.len();
+    let mut message = Vec::with_capacity(length);
+    message.extend((length as u32).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend((flags as u16).to_ne_bytes());
     // Sequence number and port id: there is one request at a time.
     message.extend([0; 8]);
-    message.extend([socket.family, libc::IPPROTO_UDP as u8, 0, 0]);
-    message.extend(ESTABLISHED.to_ne_bytes());
+    message.extend([socket.family, socket.protocol, 0, 0]);
+    message.extend(if socket.is_tcp() { OPEN } else { ESTABLISHED }.to_ne_bytes());
     message.extend(socket.id);
+    message.extend(attributes);
     message
+}
+
+/// A `struct nlattr` and what it holds, padded to four bytes.
+fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
+    let mut attribute = Vec::with_capacity(4 + content.len());
+    attribute.extend(((4 + content.len()) as u16).to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(content);
+    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute
+}
+
+/// What an attribute of this kind holds; `None` if it is not there, or what is there makes no sense.
+fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut rest = attributes;
+    while rest.len() >= 4 {
+        let length = usize::from(u16::from_ne_bytes(bytes(rest, 0)));
+        let content = rest.get(4..length)?;
+        // The two upper bits say how the content is made.
+        if u16::from_ne_bytes(bytes(rest, 2)) & 0x3fff == kind {
+            return Some(content);
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
+
+/// What programs keep with the socket in the map that was asked about.
+fn stored(message: &[u8]) -> Option<Vec<u8>> {
+    let storage = find(find(message.get(MESSAGE..)?, STORAGES)?, STORAGE)?;
+    find(storage, MAP_VALUE).map(<[u8]>::to_vec)
 }
 
 /// The first message's type and contents, and what follows it.
@@ -177,8 +266,11 @@ fn verdict(message: &[u8], what: &'static str) -> Result<(), SockDiagError> {
     let errno = message.get(..4).ok_or(SockDiagError::Malformed)?;
     match -i32::from_ne_bytes(bytes(errno, 0)) {
         0 => Ok(()),
-        libc::EOPNOTSUPP if what == CLOSING => {
+        libc::EOPNOTSUPP if what == CLOSING || what == CLOSING_TCP => {
             Err(SockDiagError::Unsupported { what, option: "CONFIG_INET_DIAG_DESTROY" })
+        }
+        libc::ENOENT if what == LISTING_TCP => {
+            Err(SockDiagError::Unsupported { what, option: "CONFIG_INET_TCP_DIAG" })
         }
         libc::ENOENT if what == LISTING => {
             Err(SockDiagError::Unsupported { what, option: "CONFIG_INET_UDP_DIAG" })

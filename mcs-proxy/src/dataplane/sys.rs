@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "system calls and shared memory")]
 
 use aya::Pod;
-use mcs_proxy_ebpf::abi::Element;
+use mcs_proxy_ebpf::abi::{Element, Event};
 use std::{
     collections::HashSet,
     ffi::{CStr, CString, c_int, c_long},
@@ -340,9 +340,19 @@ fn info_by_fd<T>(fd: BorrowedFd<'_>, info: &mut T) -> Result<()> {
 /// Programs on a TCX hook, in the order in which they run, as (program id, link id); the link id is 0 for a program
 /// that was attached without one.
 pub fn tcx_query(ifindex: u32, hook: TcxHook) -> Result<Vec<(u32, u32)>> {
+    prog_query(ifindex, hook as u32)
+}
+
+/// The same of any hook: `target` is an interface's index or the descriptor of a cgroup's directory, `hook` a number of
+/// `enum bpf_attach_type`. Of a cgroup, those that were attached to it, not to its parents.
+///
+/// # Errors
+///
+/// EINVAL where the kernel does not know the hook.
+pub fn prog_query(target: u32, hook: u32) -> Result<Vec<(u32, u32)>> {
     #[repr(C)]
     struct Attr {
-        target_ifindex: u32,
+        target: u32,
         attach_type: u32,
         query_flags: u32,
         attach_flags: u32,
@@ -357,8 +367,8 @@ pub fn tcx_query(ifindex: u32, hook: TcxHook) -> Result<Vec<(u32, u32)>> {
     // BPF_MPROG_MAX (include/linux/bpf_mprog.h): there are never more.
     let (mut programs, mut links) = ([0_u32; 64], [0_u32; 64]);
     let mut attr = Attr {
-        target_ifindex: ifindex,
-        attach_type: hook as u32,
+        target,
+        attach_type: hook,
         query_flags: 0,
         attach_flags: 0,
         prog_ids: programs.as_mut_ptr().expose_provenance() as u64,
@@ -831,6 +841,18 @@ impl MappedWords {
         words.into_iter().enumerate().try_for_each(|(offset, word)| self.store_release(first + offset, word))
     }
 
+    /// An event as it lies there, which may be half of one: see [`Event::is_whole`].
+    #[must_use]
+    pub fn read_event(&self, index: usize) -> Option<Event> {
+        let first = index.checked_mul(EVENT_WORDS)?;
+        let mut words = [0; EVENT_WORDS];
+        for (offset, word) in words.iter_mut().enumerate() {
+            *word = self.read(first + offset)?;
+        }
+        // SAFETY: same size, and any bit pattern is an event (it is `Pod`).
+        Some(unsafe { std::mem::transmute::<[u64; EVENT_WORDS], Event>(words) })
+    }
+
     fn word(&self, index: usize) -> Option<&AtomicU64> {
         // SAFETY: in range of the mapping, which lives as long as `self`; aligned, as a mapping starts at a page;
         // and only ever accessed by atomic operations on this side.
@@ -839,6 +861,7 @@ impl MappedWords {
 }
 
 const ELEMENT_WORDS: usize = size_of::<Element>() / 8;
+const EVENT_WORDS: usize = size_of::<Event>() / 8;
 
 /// How many words a `BPF_F_MMAPABLE` array has: the kernel spaces elements by their size rounded up to 8
 /// (`array_map_alloc`).
@@ -1022,6 +1045,26 @@ pub fn kernel_hz() -> Result<u32> {
     // Rounded, because a jiffy is no whole number of nanoseconds at every HZ.
     let nanoseconds = u32::try_from(resolution.tv_nsec.max(1)).unwrap_or(u32::MAX);
     Ok((1_000_000_000 + nanoseconds / 2) / nanoseconds)
+}
+
+/// How long ago the machine was booted, the time asleep included.
+pub fn boot_time() -> Result<Duration> {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: there is room for the answer.
+    if unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) } < 0 {
+        return Err(SysError::last("clock_gettime"));
+    }
+    let seconds = Duration::from_secs(now.tv_sec.try_into().unwrap_or_default());
+    Ok(seconds + Duration::from_nanos(now.tv_nsec.try_into().unwrap_or_default()))
+}
+
+/// The index of an interface of the calling thread's network namespace; `None` if there is none of this name.
+#[must_use]
+pub fn interface_index(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the name is a live C string.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
 }
 
 /// The name that an interface of the calling thread's network namespace has now; `None` if it is gone.

@@ -3,14 +3,15 @@ use super::{
     eligibility::{Candidate, judge_readiness, leave_out_clusters, list},
     locality, maglev,
     opt_in::{is_ours, reference, switched_off, unserved},
+    outages,
     slots::{put_in_order, slots},
     tiers::{self, Standing},
 };
 use crate::model::{
     EndpointSlice, MinReady, Mode, ObjectKind, ObjectRef, Problem, Refusal, Service, ServicePort,
-    SessionAffinity, SourceCluster, TrafficPolicy,
+    SessionAffinity, SourceCluster, Tier, TrafficPolicy,
 };
-use mcs_proxy_ebpf::abi::Algorithm;
+use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -75,8 +76,8 @@ pub(super) fn decide<'a>(
     Decision { frontends: frontends.into_iter().collect(), problems }
 }
 
-/// The order of the rules: what is no endpoint; clusters that are switched off; what is out of reach for this Service;
-/// readiness; tiers; hints.
+/// The order of the rules: what is no endpoint; clusters that are switched off; what does not answer; what is out of
+/// reach for this Service; readiness; tiers; hints.
 fn decide_frontend<'a>(
     service: &Service,
     port: &ServicePort,
@@ -87,45 +88,61 @@ fn decide_frontend<'a>(
     let mut candidates = list(port, key.vip, slices, |address, source| {
         context.surroundings.refusal(address, source, &context.flags.cluster_name)
     });
-    let Context { settings, here, .. } = *context;
-    leave_out_clusters(&mut candidates, settings, &context.flags.cluster_name);
-    let mut standing = None;
-    let mut weighted = None;
-    match (service.internal_traffic_policy, &service.clusters) {
-        (TrafficPolicy::Local, _) => {
-            locality::keep_to_this_node(&mut candidates, here);
-            judge_readiness(&mut candidates);
-        }
-        (TrafficPolicy::Cluster, None) => {
-            judge_readiness(&mut candidates);
-            locality::follow_hints(&mut candidates, here, settings, true);
-        }
-        (TrafficPolicy::Cluster, Some(clusters)) => {
-            tiers::assign(&mut candidates, clusters, &context.flags.cluster_name);
-            judge_readiness(&mut candidates);
-            let min_ready = service.min_ready.unwrap_or(MinReady::DEFAULT);
-            let previous = context.standings.get(&key);
-            let hold = context.flags.tier_hold;
-            let settled = tiers::settle(&candidates, clusters, min_ready, previous, context.now, hold);
-            tiers::apply(&mut candidates, settled.active());
-            locality::follow_hints(&mut candidates, here, settings, false);
-            weighted = tiers::weighted(clusters, settled.active());
-            standing = Some(settled);
-        }
+    leave_out_clusters(&mut candidates, context.settings, &context.flags.cluster_name);
+    let all = (!context.outages.is_empty()).then(|| candidates.clone());
+    let left_out = context.outages.leave_out(&mut candidates, context.settings, context.flags);
+    let (mut standing, mut weighted) = choose(service, key, &mut candidates, context);
+    // Without an alternative, what does not answer is better than nothing.
+    if left_out
+        && !candidates.iter().any(|candidate| candidate.verdict.takes_flows())
+        && let Some(all) = all
+    {
+        candidates = all;
+        (standing, weighted) = choose(service, key, &mut candidates, context);
     }
     put_in_order(&mut candidates);
     let slots = slots(&mut candidates, weighted);
-    Decided {
-        frontend: frontend(service, port, key.vip, slots, &mut candidates, context),
-        candidates,
-        standing,
+    Decided { frontend: frontend(service, port, key, slots, &mut candidates, context), candidates, standing }
+}
+
+/// Who takes the new flows of those in question; with tiers, which one, and whether its clusters share by number.
+fn choose<'a>(
+    service: &'a Service,
+    key: FrontendKey,
+    candidates: &mut [Candidate<'_>],
+    context: &Context<'_>,
+) -> (Option<Standing>, Option<&'a Tier>) {
+    let Context { settings, here, .. } = *context;
+    match (service.internal_traffic_policy, &service.clusters) {
+        (TrafficPolicy::Local, _) => {
+            locality::keep_to_this_node(candidates, here);
+            judge_readiness(candidates);
+            (None, None)
+        }
+        (TrafficPolicy::Cluster, None) => {
+            judge_readiness(candidates);
+            locality::follow_hints(candidates, here, settings, true);
+            (None, None)
+        }
+        (TrafficPolicy::Cluster, Some(clusters)) => {
+            tiers::assign(candidates, clusters, &context.flags.cluster_name);
+            judge_readiness(candidates);
+            let min_ready = service.min_ready.unwrap_or(MinReady::DEFAULT);
+            let previous = context.standings.get(&key);
+            let hold = context.flags.tier_hold;
+            let settled = tiers::settle(candidates, clusters, min_ready, previous, context.now, hold);
+            tiers::apply(candidates, settled.active());
+            locality::follow_hints(candidates, here, settings, false);
+            let weighted = tiers::weighted(clusters, settled.active());
+            (Some(settled), weighted)
+        }
     }
 }
 
 fn frontend(
     service: &Service,
     port: &ServicePort,
-    vip: IpAddr,
+    key: FrontendKey,
     slots: Vec<SocketAddr>,
     candidates: &mut [Candidate<'_>],
     context: &Context<'_>,
@@ -152,9 +169,20 @@ fn frontend(
             SessionAffinity::ClientIp { timeout_seconds } => timeout_seconds,
         },
         packets_only: service.socket_path == Some(false),
-        owns_vip: !context.surroundings.is_shared(vip),
+        owns_vip: !context.surroundings.is_shared(key.vip),
+        probe: context.outages.probe(&key, candidates),
+        dropped: candidates
+            .iter()
+            .filter(|candidate| candidate.verdict == EndpointVerdict::ClusterDropped)
+            .map(|candidate| candidate.address)
+            .collect(),
         used: candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(),
         fingerprint: fingerprint(candidates),
+        watched: match key.protocol {
+            Protocol::Tcp => outages::watched(candidates, context.settings, context.flags),
+            // Datagrams need no answer, and of SCTP nothing is known yet.
+            Protocol::Udp | Protocol::Sctp => Vec::new(),
+        },
         slots: match algorithm {
             Algorithm::Maglev => maglev::table(&slots).into(),
             Algorithm::RoundRobin | Algorithm::Random => slots.into(),

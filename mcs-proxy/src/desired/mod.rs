@@ -11,6 +11,9 @@ mod karmada_tests;
 mod locality;
 mod maglev;
 mod opt_in;
+mod outages;
+#[cfg(test)]
+mod outages_tests;
 mod resolver;
 mod slots;
 #[cfg(test)]
@@ -21,6 +24,7 @@ mod tiers;
 mod wheel;
 
 pub use opt_in::is_ours;
+pub use outages::{Family, Outages, Watched};
 pub use resolver::{Changes, Resolver};
 
 use crate::model::{Mode, NamespacedName, Refusal, Settings, SourceCluster, Surroundings};
@@ -49,6 +53,8 @@ pub struct Flags {
     pub all_services: bool,
     /// `--tier-hold`: for how long a tier must have had enough endpoints before new flows return to it.
     pub tier_hold: Duration,
+    /// `--eject-unanswered`: single endpoints that do not answer are left out.
+    pub eject_unanswered: bool,
 }
 
 /// What a decision depends on beside the Service and its slices.
@@ -60,6 +66,7 @@ struct Context<'a> {
     settings: &'a Settings,
     /// On this node.
     mode: Mode,
+    outages: &'a Outages,
     standings: &'a BTreeMap<FrontendKey, tiers::Standing>,
     now: Instant,
 }
@@ -105,12 +112,26 @@ pub struct Frontend {
     /// Where new flows go, in the order of the wheel; an address may have several slots. Shared with
     /// [`Table`](crate::dataplane::table::Table), as it is the most of what is remembered of a frontend.
     pub slots: Arc<[SocketAddr]>,
+    /// Who is given one new flow beside the slots, to see whether it answers by now.
+    pub probe: Option<Probe>,
     /// Not in the slots, but flows that are there may stay: serving, yet terminating or not preferred.
     pub serving: Vec<SocketAddr>,
+    /// Those of clusters that are dropped: flows that are there end.
+    pub dropped: Vec<SocketAddr>,
     /// How many endpoints take new flows.
     pub used: usize,
     /// Differs when what [`Resolver::judged`] says of its endpoints does.
     pub fingerprint: u64,
+    /// Endpoints whose answers are of interest; empty if nobody's are.
+    pub watched: Vec<Watched>,
+}
+
+/// One new flow to an endpoint that takes no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub address: SocketAddr,
+    /// From 1 on: another number is another flow.
+    pub number: u64,
 }
 
 /// A frontend's endpoints, for people.
@@ -168,6 +189,10 @@ pub enum EndpointVerdict {
     ClusterDrained,
     /// The settings drop its cluster.
     ClusterDropped,
+    /// Its cluster does not answer, and the settings drain such (`on-failure: drain`).
+    ClusterUnanswered,
+    /// It does not answer (`--eject-unanswered`).
+    Unanswered,
 }
 
 impl EndpointVerdict {
@@ -188,7 +213,9 @@ impl EndpointVerdict {
             | Self::OtherZone
             | Self::LocalFirst
             | Self::ShareTooSmall
-            | Self::ClusterDrained => true,
+            | Self::ClusterDrained
+            | Self::ClusterUnanswered
+            | Self::Unanswered => true,
             Self::Used
             | Self::UsedTerminating
             | Self::Duplicate
@@ -215,6 +242,8 @@ impl EndpointVerdict {
             Self::ShareTooSmall => "share below one slot",
             Self::ClusterDrained => "cluster drained",
             Self::ClusterDropped => "cluster dropped",
+            Self::ClusterUnanswered => "cluster unanswered",
+            Self::Unanswered => "unanswered",
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::{
-    Context, Desired, Flags, Frontend, FrontendKey, Here, Judged,
+    Context, Desired, Flags, Frontend, FrontendKey, Here, Judged, JudgedEndpoint, Outages,
     eligibility::Candidate,
     frontends::{Decided, Decision, decide},
     opt_in::reference,
@@ -9,6 +9,7 @@ use crate::model::{Ledger, Model, NamespacedName, Problem, ProblemChanges};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
+    sync::Arc,
     time::Instant,
 };
 
@@ -21,6 +22,7 @@ pub struct Resolver {
     claims: BTreeMap<FrontendKey, Claims>,
     /// What Services claim. Those that claim nothing are absent.
     services: BTreeMap<NamespacedName, Outcome>,
+    outages: Arc<Outages>,
     /// Of Services with tiers.
     standings: BTreeMap<NamespacedName, Standings>,
     /// Services with a tier that is to be returned to, and when.
@@ -87,6 +89,7 @@ impl Resolver {
             desired: Desired::new(),
             claims: BTreeMap::new(),
             services: BTreeMap::new(),
+            outages: Arc::default(),
             standings: BTreeMap::new(),
             dues: BTreeMap::new(),
             decided: Instant::now(),
@@ -132,6 +135,18 @@ impl Resolver {
     #[must_use]
     pub const fn used(&self) -> usize {
         self.used
+    }
+
+    /// Puts what does not answer in the place of what did not, and returns that. The Services that this concerns are for the
+    /// caller to find, and to update.
+    pub fn exchange_outages(&mut self, outages: Arc<Outages>) -> Arc<Outages> {
+        std::mem::replace(&mut self.outages, outages)
+    }
+
+    /// Whether its cluster is known not to answer, whatever comes of that.
+    #[must_use]
+    pub fn is_out(&self, endpoint: &JudgedEndpoint) -> bool {
+        self.outages.has(&endpoint.source, endpoint.address.ip(), &self.flags.cluster_name)
     }
 
     /// When to call [`Self::update`] even if nothing changes.
@@ -209,6 +224,7 @@ impl Resolver {
             surroundings: model.surroundings(),
             settings: model.settings(),
             mode: model.mode(),
+            outages: &self.outages,
             standings: self.standings.get(key).unwrap_or(NONE),
             now,
         };

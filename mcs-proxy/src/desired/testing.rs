@@ -1,5 +1,6 @@
 //! Decisions for tests, short to ask for.
 
+use super::Outages;
 use super::{
     Context, Flags, FrontendKey, Here,
     frontends::{Decision, decide},
@@ -20,6 +21,7 @@ pub(super) fn flags() -> Flags {
         all_services: false,
         tier_hold: Duration::from_secs(10),
         node_name: "node-1".into(),
+        eject_unanswered: false,
     }
 }
 
@@ -32,12 +34,23 @@ pub(super) fn decided_by<'a>(
     slices: &'a [EndpointSlice],
     settings: &Settings,
 ) -> Decision<'a> {
-    let (flags, surroundings) = (flags(), Surroundings::default());
+    decided_without(service, slices, settings, &flags(), &Outages::default())
+}
+
+/// Without what does not answer.
+pub(super) fn decided_without<'a>(
+    service: &Service,
+    slices: &'a [EndpointSlice],
+    settings: &Settings,
+    flags: &Flags,
+    outages: &Outages,
+) -> Decision<'a> {
+    let surroundings = Surroundings::default();
     let here = Here { node: &flags.node_name, zone: Some("a") };
     let (standings, now) = (&BTreeMap::new(), Instant::now());
     let mode = settings.mode;
     let context =
-        Context { flags: &flags, here, surroundings: &surroundings, settings, mode, standings, now };
+        Context { flags, here, surroundings: &surroundings, settings, mode, outages, standings, now };
     decide(service, slices.iter(), &context)
 }
 
@@ -50,10 +63,11 @@ pub(super) fn decided_with<'a>(
 ) -> Decision<'a> {
     let here = Here { node: &flags.node_name, zone: Some("a") };
     let (surroundings, settings) = (&Surroundings::default(), &Settings::default());
+    let outages = &Outages::default();
     decide(
         service,
         slices.iter(),
-        &Context { flags, here, surroundings, settings, mode: settings.mode, standings, now },
+        &Context { flags, here, surroundings, settings, mode: settings.mode, outages, standings, now },
     )
 }
 
@@ -67,7 +81,7 @@ pub(super) fn verdicts_by(service: &Service, slices: &[EndpointSlice], settings:
     told(&decided_by(service, slices, settings))
 }
 
-fn told(decision: &Decision<'_>) -> Vec<String> {
+pub(super) fn told(decision: &Decision<'_>) -> Vec<String> {
     let candidates = decision.frontends.iter().take(1).flat_map(|(_, decided)| &decided.candidates);
     candidates
         .map(|candidate| {

@@ -1,6 +1,5 @@
 use super::{
     Client, Conditions, ExplainedEndpoint, ExplainedFlow, ExplainedFrontend, Explanation, Query, Target,
-    query::protocol_of,
 };
 use crate::{
     desired::{EndpointVerdict, Frontend, FrontendKey, Judged, JudgedEndpoint, Resolver, is_ours},
@@ -8,7 +7,7 @@ use crate::{
         Endpoint, EndpointSlice, Mode, Model, NamespacedName, ObjectKind, OptIn, Problem, Service,
         SourceCluster, algorithm_name,
     },
-    observe::catalog::protocol_name,
+    observe::catalog::{protocol_name, protocol_of},
 };
 use mcs_proxy_ebpf::{
     abi::{Address, Algorithm, Port},
@@ -215,7 +214,11 @@ fn endpoint(
         slots,
         share: if slots == 0 { 0.0 } else { f64::from(slots) / all_slots as f64 },
         verdict: judged.verdict.as_str().to_owned(),
-        reason: reason(judged.verdict, &cluster),
+        reason: if judged.verdict.takes_flows() && known.resolver.is_out(judged) {
+            "takes new flows though its cluster does not answer, as nothing else could".into()
+        } else {
+            reason(judged.verdict, &cluster)
+        },
         cluster,
     }
 }
@@ -246,6 +249,12 @@ fn reason(verdict: EndpointVerdict, cluster: &str) -> String {
         EndpointVerdict::InNoTier => format!("mcs-proxy.io/clusters names neither {cluster} nor `others`"),
         EndpointVerdict::ClusterDrained => {
             "the settings drain its cluster (`state: drain`): no new flows, those it has go on".into()
+        }
+        EndpointVerdict::ClusterUnanswered => {
+            "new flows to its cluster stay without an answer (`on-failure: drain`); one is tried from time to time".into()
+        }
+        EndpointVerdict::Unanswered => {
+            "new flows to it stay without an answer (`--eject-unanswered`); one is tried from time to time".into()
         }
         EndpointVerdict::ClusterDropped => "the settings drop its cluster (`state: drop`)".into(),
         EndpointVerdict::OtherTier => "another tier of mcs-proxy.io/clusters takes the new flows".into(),

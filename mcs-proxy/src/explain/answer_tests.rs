@@ -18,6 +18,7 @@ fn flags() -> Flags {
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
         tier_hold: std::time::Duration::ZERO,
+        eject_unanswered: false,
     }
 }
 

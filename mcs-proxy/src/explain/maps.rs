@@ -1,5 +1,10 @@
-use super::{ExplainedFrontend, ExplainedMaps, Explanation, query::protocol_of};
-use crate::{desired::FrontendKey, observe::catalog::protocol_name};
+use super::{ExplainedFrontend, ExplainedMaps, Explanation};
+use crate::{
+    dataplane::pins::DumpedFrontend,
+    desired::FrontendKey,
+    model::algorithm_name,
+    observe::catalog::{protocol_name, protocol_of},
+};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -18,6 +23,60 @@ pub struct Held {
 pub struct HeldBackend {
     pub address: SocketAddr,
     pub slots: u32,
+}
+
+impl From<&DumpedFrontend> for Held {
+    /// The backends by address.
+    fn from(dumped: &DumpedFrontend) -> Self {
+        let mut slots: BTreeMap<SocketAddr, u32> = BTreeMap::new();
+        for slot in &dumped.slots {
+            *slots.entry(SocketAddr::new(slot.address.to_ip(), slot.port.get())).or_default() += 1;
+        }
+        Self {
+            key: dumped.key,
+            algorithm: algorithm_name(dumped.header.algorithm).to_owned(),
+            packets_only: dumped.header.packets_only,
+            backends: slots.into_iter().map(|(address, slots)| HeldBackend { address, slots }).collect(),
+        }
+    }
+}
+
+/// What should be there for one frontend.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// Empty: it is not known.
+    pub algorithm: &'a str,
+    pub packets_only: bool,
+    /// How many slots each backend should have; `None`: any number.
+    pub backends: BTreeMap<SocketAddr, Option<u32>>,
+}
+
+/// In what the maps differ from what should be there, in words.
+#[must_use]
+pub fn differences(wanted: &Wanted<'_>, held: &Held) -> Vec<String> {
+    let present: BTreeMap<SocketAddr, u32> =
+        held.backends.iter().map(|backend| (backend.address, backend.slots)).collect();
+    let mut differences = Vec::new();
+    if !wanted.algorithm.is_empty() && held.algorithm != wanted.algorithm {
+        differences.push(format!("they choose by {}", held.algorithm));
+    }
+    match (wanted.packets_only, held.packets_only) {
+        (true, false) => differences.push("they serve sockets".into()),
+        (false, true) => differences.push("they leave sockets alone".into()),
+        (true, true) | (false, false) => {}
+    }
+    for (address, slots) in &wanted.backends {
+        match (present.get(address), slots) {
+            (None, _) => differences.push(format!("they lack {address}")),
+            (Some(found), Some(slots)) if found != slots => {
+                differences.push(format!("{address} has {found} slots in place of {slots}"));
+            }
+            (Some(_), _) => {}
+        }
+    }
+    let surplus = present.keys().filter(|address| !wanted.backends.contains_key(address));
+    differences.extend(surplus.map(|address| format!("they hold {address}, which should get nothing")));
+    differences
 }
 
 /// Puts beside what should be in the maps what is in them. `vips`: addresses at which nothing else should be, if the
@@ -70,37 +129,18 @@ fn beside(frontend: &ExplainedFrontend, held: Option<&Held>) -> ExplainedMaps {
             "the maps do not hold it: `mcs-proxy services` and the daemon's log say whether they are full";
         return ExplainedMaps { agree: false, says: says.into() };
     };
-    let wanted: BTreeMap<SocketAddr, u32> = frontend
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.slots > 0)
-        .map(|endpoint| (SocketAddr::new(endpoint.address, endpoint.port), endpoint.slots))
-        .collect();
-    let present: BTreeMap<SocketAddr, u32> =
-        held.backends.iter().map(|backend| (backend.address, backend.slots)).collect();
-    let mut differences = Vec::new();
-    if !frontend.algorithm.is_empty() && held.algorithm != frontend.algorithm {
-        differences.push(format!("they choose by {}", held.algorithm));
-    }
-    match (frontend.packets_only, held.packets_only) {
-        (true, false) => differences.push("they serve sockets".into()),
-        (false, true) => differences.push("they leave sockets alone".into()),
-        (true, true) | (false, false) => {}
-    }
-    for (address, slots) in &wanted {
-        match present.get(address) {
-            None => differences.push(format!("they lack {address}")),
-            Some(found) if found != slots => {
-                differences.push(format!("{address} has {found} slots in place of {slots}"));
-            }
-            Some(_) => {}
-        }
-    }
-    let surplus = present.keys().filter(|address| !wanted.contains_key(address));
-    differences.extend(surplus.map(|address| format!("they hold {address}, which should get nothing")));
-    let backends = present.len();
+    let used = frontend.endpoints.iter().filter(|endpoint| endpoint.slots > 0);
+    let wanted = Wanted {
+        algorithm: &frontend.algorithm,
+        packets_only: frontend.packets_only,
+        backends: used
+            .map(|endpoint| (SocketAddr::new(endpoint.address, endpoint.port), Some(endpoint.slots)))
+            .collect(),
+    };
+    let differences = differences(&wanted, held);
+    let backends = held.backends.len();
     if differences.is_empty() {
-        let slots: u32 = present.values().sum();
+        let slots: u32 = held.backends.iter().map(|backend| backend.slots).sum();
         let says = format!("the maps hold the same: {slots} slots, {backends} backends");
         return ExplainedMaps { agree: true, says };
     }

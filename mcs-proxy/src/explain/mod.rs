@@ -12,16 +12,17 @@ mod offline;
 mod query;
 
 pub use answer::{Known, answer};
-pub use maps::{Held, HeldBackend, compare};
+pub use maps::{Held, HeldBackend, Wanted, compare, differences};
 pub use names::from_names;
 pub use offline::{OfflineError, offline};
 pub use query::{BadQuery, Client, Query, Target};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// All of `mcs-proxy explain -o json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// This cluster's name; empty if nobody has said it.
     pub cluster: String,
@@ -44,7 +45,7 @@ pub struct Explanation {
 }
 
 /// One port of the Service at one of its addresses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedFrontend {
     pub vip: IpAddr,
     pub port: u16,
@@ -71,7 +72,7 @@ pub struct ExplainedFrontend {
 }
 
 /// An endpoint that a slice lists for the frontend's port.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedEndpoint {
     pub address: IpAddr,
     pub port: u16,
@@ -101,7 +102,7 @@ pub struct ExplainedEndpoint {
     pub reason: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Conditions {
     pub ready: bool,
     pub serving: bool,
@@ -109,7 +110,7 @@ pub struct Conditions {
 }
 
 /// What becomes of a client's flows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedFlow {
     /// `10.12.0.9` or `10.12.0.9:40000`.
     pub client: String,
@@ -120,7 +121,7 @@ pub struct ExplainedFlow {
 }
 
 /// What the maps hold for the frontend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedMaps {
     /// Whether that is what should be there.
     pub agree: bool,

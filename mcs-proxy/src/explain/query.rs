@@ -1,5 +1,4 @@
 use crate::model::NamespacedName;
-use mcs_proxy_ebpf::abi::Protocol;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -102,15 +101,6 @@ impl fmt::Display for Target {
             Self::Service { namespace, name } => write!(formatter, "Service {namespace}/{name}"),
             Self::Frontend { address, protocol } => write!(formatter, "{protocol} {address}"),
         }
-    }
-}
-
-pub(super) fn protocol_of(name: &str) -> Option<Protocol> {
-    match name {
-        "TCP" => Some(Protocol::Tcp),
-        "UDP" => Some(Protocol::Udp),
-        "SCTP" => Some(Protocol::Sctp),
-        _ => None,
     }
 }
 

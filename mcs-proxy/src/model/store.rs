@@ -129,6 +129,17 @@ impl Model {
         &self.settings
     }
 
+    /// The ConfigMap that they are from.
+    #[must_use]
+    pub const fn settings_key(&self) -> Option<&NamespacedName> {
+        self.settings_key.as_ref()
+    }
+
+    /// Those that such slices belong to.
+    pub fn owners_of(&self, is_such: impl Fn(&EndpointSlice) -> bool) -> BTreeSet<NamespacedName> {
+        self.slices.all().filter(|slice| is_such(slice)).flat_map(owners).collect()
+    }
+
     /// What was ordered on this node, by `mcs-proxy mode`.
     #[must_use]
     pub const fn node_mode(&self) -> NodeMode {

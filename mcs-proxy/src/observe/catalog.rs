@@ -13,7 +13,7 @@ mod journal;
 #[cfg(test)]
 mod journal_tests;
 
-use crate::desired::EndpointVerdict;
+use crate::desired::{EndpointVerdict, FrontendKey};
 pub use file::{CatalogFile, Put};
 pub use journal::{Batch, Journal};
 use mcs_proxy_ebpf::abi::Protocol;
@@ -30,7 +30,7 @@ pub const FILE: &str = "catalog.jsonl";
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Line {
+pub(super) enum Line {
     /// This cluster's name: the first line.
     Cluster(String),
     /// A frontend as it is now.
@@ -41,7 +41,7 @@ enum Line {
 
 /// What a client calls.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct FrontendName {
+pub(super) struct FrontendName {
     vip: IpAddr,
     port: u16,
     protocol: String,
@@ -64,6 +64,12 @@ pub struct CatalogFrontend {
     pub namespace: String,
     pub name: String,
     pub port_name: String,
+    /// `round-robin`, `random` or `maglev`; empty in catalogs of earlier versions.
+    #[serde(default)]
+    pub algorithm: String,
+    /// Sockets that call it are left to the packet path.
+    #[serde(default)]
+    pub packets_only: bool,
     pub endpoints: Vec<CatalogEndpoint>,
     /// Which tier of `mcs-proxy.io/clusters` takes the new flows, counted from 1; none: all of them together, or the
     /// Service has none.
@@ -78,12 +84,28 @@ pub struct CatalogEndpoint {
     pub cluster: String,
     pub slice: String,
     pub verdict: String,
+    /// Its slots on the wheel; with Maglev, before the table is made of them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub slots: u32,
     /// The tier of its cluster, counted from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<usize>,
 }
 
+impl FrontendName {
+    /// As [`CatalogFrontend::key`].
+    pub(super) fn key(&self) -> Option<FrontendKey> {
+        Some(FrontendKey { vip: self.vip, port: self.port, protocol: protocol_of(&self.protocol)? })
+    }
+}
+
 impl CatalogFrontend {
+    /// `None`: no Service may have its protocol.
+    #[must_use]
+    pub fn key(&self) -> Option<FrontendKey> {
+        Some(FrontendKey { vip: self.vip, port: self.port, protocol: protocol_of(&self.protocol)? })
+    }
+
     /// `NAMESPACE/NAME`.
     #[must_use]
     pub fn service(&self) -> String {
@@ -116,6 +138,11 @@ impl CatalogEndpoint {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_none(slots: &u32) -> bool {
+    *slots == 0
+}
+
 /// The name of a protocol in manifests.
 #[must_use]
 pub const fn protocol_name(protocol: Protocol) -> &'static str {
@@ -124,6 +151,14 @@ pub const fn protocol_name(protocol: Protocol) -> &'static str {
         Protocol::Udp => "UDP",
         Protocol::Sctp => "SCTP",
     }
+}
+
+/// The protocol of a name in manifests.
+#[must_use]
+pub fn protocol_of(name: &str) -> Option<Protocol> {
+    [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+        .into_iter()
+        .find(|&protocol| protocol_name(protocol) == name)
 }
 
 impl Catalog {

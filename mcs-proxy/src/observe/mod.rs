@@ -2,11 +2,17 @@
 
 pub mod catalog;
 mod causes;
+pub mod drift;
 pub mod events;
+pub mod health;
 pub mod interfaces;
+pub mod inventory;
 mod json_file;
+pub mod line;
 pub mod metrics;
 pub mod mode;
+pub mod status;
+pub mod verdict_names;
 pub mod vitals;
 
 pub use causes::with_causes;

@@ -3,7 +3,7 @@
 
 use crate::{
     model::ObjectKind,
-    observe::{interfaces::SilentInterface, mode::Modes},
+    observe::{drift::Drift, interfaces::SilentInterface, inventory::Inventory, mode::Modes},
     source::Reach,
 };
 use prometheus_client::metrics::histogram::Histogram;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -68,6 +68,12 @@ pub struct Facts {
     pub tables: Vec<MapFill>,
     /// Of the last look through the flows.
     pub flows: Option<FlowFacts>,
+    /// What should be in the maps, as of a commit that may not be the last.
+    pub inventory: Option<Arc<RwLock<Inventory>>>,
+    /// Which commit that is: how many had been carried out. Less while the names follow a change.
+    pub named: u64,
+    /// How the maps compared with it, and when.
+    pub drift: Option<(Instant, Drift)>,
     /// Why the names could not be written.
     pub catalog_failure: Option<String>,
 }

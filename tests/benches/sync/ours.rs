@@ -90,10 +90,13 @@ fn desired(services: u32, change: u32) -> Desired {
         let slots = objects::endpoints(service, change).map(|pod| (pod, objects::POD_PORT).into()).collect();
         let frontend = Frontend {
             service: NamespacedName::new("default", objects::name(service)),
-            port_name: String::new(),
+            port_name: "".into(),
             algorithm: Algorithm::RoundRobin,
             affinity_seconds: 0,
             packets_only: false,
+            probe: None,
+            watched: Vec::new(),
+            dropped: Vec::new(),
             owns_vip: true,
             used: objects::ENDPOINTS as usize,
             fingerprint: 0,

@@ -1,6 +1,7 @@
 //! What the daemon tells a real API server, and what it makes of one that is hostile or hardly there.
 
 mod bad_days;
+mod health;
 mod hostile;
 mod stage;
 mod warnings;

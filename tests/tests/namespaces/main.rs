@@ -9,6 +9,7 @@ mod errors;
 mod floods;
 mod hairpin;
 mod handshakes;
+mod health;
 mod imports;
 mod interfaces;
 mod large;

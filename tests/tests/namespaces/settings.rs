@@ -9,21 +9,21 @@ use mcs_proxy_tests::{
 };
 use std::net::{IpAddr, SocketAddr};
 
-const SETTINGS: [&str; 2] = ["--settings", "mcs-proxy/mcs-proxy"];
+pub(crate) const SETTINGS: [&str; 2] = ["--settings", "mcs-proxy/mcs-proxy"];
 
 fn stage() -> Result<Stage> {
     Stage::with(|service| service.annotated("enabled", "true"), &SETTINGS)
 }
 
 /// `data`: the ConfigMap's, as YAML in one line.
-fn set(stage: &Stage, data: &str) -> Result<()> {
+pub(crate) fn set(stage: &Stage, data: &str) -> Result<()> {
     let metadata = "{name: mcs-proxy, namespace: mcs-proxy}";
     let object = format!("{{apiVersion: v1, kind: ConfigMap, metadata: {metadata}, data: {data}}}\n");
     stage.manifests.write("settings", &object)
 }
 
 /// Both families: what is called, and the pods behind it.
-fn families() -> Result<[(SocketAddr, [IpAddr; 2]); 2]> {
+pub(crate) fn families() -> Result<[(SocketAddr, [IpAddr; 2]); 2]> {
     let pods = |texts: [&str; 2]| Ok::<_, anyhow::Error>([texts[0].parse()?, texts[1].parse()?]);
     Ok([(v4()?, pods(PODS)?), (v6()?, pods(PODS_V6)?)])
 }
@@ -101,6 +101,90 @@ fn datagrams_leave_a_dropped_cluster_at_once() -> Result<()> {
     for (socket, vip) in &sockets {
         let local = if vip.is_ipv4() { PODS[1] } else { PODS_V6[1] };
         assert_eq!(client::udp_ask(socket, *vip, "again")?, local.parse::<IpAddr>()?);
+    }
+    Ok(())
+}
+
+#[test]
+fn connections_to_a_dropped_cluster_are_reset_and_others_go_on() -> Result<()> {
+    let mut stage = stage()?;
+    let mut early = connections(&stage)?;
+    set(&stage, "{member1: '{state: drop}'}")?;
+    stage.daemon.wait_for_log("reset with their next packet")?;
+    stage.wait_for_endpoints(1)?;
+    let remote = families()?.map(|(_, pods)| pods[0]);
+    for (connection, pod) in &mut early {
+        match connection.ask() {
+            Ok(who) => assert_eq!((who, remote.contains(pod)), (*pod, false)),
+            Err(failure) => {
+                assert!(remote.contains(pod), "{failure:#}");
+                let io = failure.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+                assert_eq!(io, Some(std::io::ErrorKind::ConnectionReset), "{failure:#}");
+            }
+        }
+    }
+    // They are over at both ends: what the pod had of them is gone with its next packet, and new ones go elsewhere.
+    for (vip, [_, local]) in families()? {
+        assert_eq!(client::tally(&client::http(&stage.client.namespace, vip, 6)?), [(local, 6)].into());
+    }
+
+    set(&stage, "{}")?;
+    stage.wait_for_endpoints(2)?;
+    connections(&stage)?;
+    early.retain(|(_, pod)| !remote.contains(pod));
+    assert_eq!(early.len(), 2);
+    all_go_on(&mut early)
+}
+
+#[test]
+fn sockets_of_host_processes_to_a_dropped_cluster_are_closed_and_those_that_called_its_pods_themselves_are_not()
+-> Result<()> {
+    let mut stage = stage()?;
+    let host = stage.node.namespace.clone();
+    let (mut by_vip, mut direct) = (Vec::new(), Vec::new());
+    for (vip, pods) in families()? {
+        let mapped = match vip.ip() {
+            IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), vip.port()),
+            IpAddr::V6(_) => vip,
+        };
+        for called in [vip, vip, mapped, mapped] {
+            let mut connection = Connection::open(&host, called)?;
+            let pod = connection.ask()?;
+            by_vip.push((connection, pod));
+        }
+        let mut connection = Connection::open(&host, SocketAddr::new(pods[0], mcs_proxy_tests::POD_PORT))?;
+        connection.ask()?;
+        direct.push((connection, pods[0]));
+    }
+    let remote = families()?.map(|(_, pods)| pods[0]);
+    assert_eq!(by_vip.iter().filter(|(_, pod)| remote.contains(pod)).count(), 4);
+    set(&stage, "{member1: '{state: drop}'}")?;
+    stage.daemon.wait_for_log("closed (ECONNABORTED)")?;
+    for (connection, pod) in &mut by_vip {
+        match connection.ask() {
+            Ok(who) => assert_eq!((who, remote.contains(pod)), (*pod, false)),
+            Err(failure) => {
+                assert!(remote.contains(pod), "{failure:#}");
+                let io = failure.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+                assert_eq!(io, Some(std::io::ErrorKind::ConnectionAborted), "{failure:#}");
+            }
+        }
+    }
+    all_go_on(&mut direct)
+}
+
+#[test]
+fn a_daemon_that_starts_ends_what_was_dropped_meanwhile() -> Result<()> {
+    let mut stage = stage()?;
+    let mut early = connections(&stage)?;
+    stage.daemon.stop();
+    set(&stage, "{member1: '{state: drop}'}")?;
+    all_go_on(&mut early)?;
+    stage.daemon.launch()?;
+    stage.daemon.wait_for_log("reset with their next packet")?;
+    let remote = families()?.map(|(_, pods)| pods[0]);
+    for (connection, pod) in &mut early {
+        assert_eq!(connection.ask().is_err(), remote.contains(pod));
     }
     Ok(())
 }

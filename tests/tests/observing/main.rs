@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod check;
 mod metrics;
 mod probes;
+mod prometheus;
 mod stage;
+mod status;

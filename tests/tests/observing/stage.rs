@@ -5,9 +5,12 @@ use mcs_proxy_tests::{
     Daemon, Node, POD_PORT, Pod, World,
     http::{self, Answer},
     karmada::{Endpoint, Manifests, Port, Service, Slice},
+    programs,
 };
+use serde_json::Value;
 use std::{
     net::SocketAddr,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -32,7 +35,7 @@ pub(crate) struct Stage {
     _pods: Vec<Pod>,
     pub(crate) manifests: Manifests,
     pub(crate) node: Node,
-    _world: World,
+    pub(crate) world: World,
 }
 
 impl Stage {
@@ -54,7 +57,7 @@ impl Stage {
         }
         let source = format!("directory={}", manifests.folder().display());
         let daemon = Daemon::start_with(&node, &[&["--source", &source], arguments].concat())?;
-        Ok(Self { daemon, client, _pods, manifests, node, _world: world })
+        Ok(Self { daemon, client, _pods, manifests, node, world })
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Answer> {
@@ -93,4 +96,54 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Resu
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// What a command of mcs-proxy's said, and its exit code.
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) json: Value,
+}
+
+impl Said {
+    /// The line about this part: the worst, if there are several.
+    pub(crate) fn line(&self, part: &str) -> Result<&Value> {
+        let lines = self.json.as_array().or_else(|| self.json["lines"].as_array()).context("no lines")?;
+        let rank =
+            |line: &&Value| ["ok", "warning", "failed"].iter().position(|level| line["level"] == *level);
+        let about = lines.iter().filter(|line| line["part"] == part);
+        about.max_by_key(rank).with_context(|| format!("no line about {part}: {:#}", self.json))
+    }
+
+    /// Fails unless the line about this part has this level and these words, in what it says or as the way out.
+    pub(crate) fn expect(&self, part: &str, level: &str, words: &str) -> Result<()> {
+        let line = self.line(part)?;
+        let said = format!("{} {}", line["says"], line["way_out"]);
+        anyhow::ensure!(line["level"] == level && said.contains(words), "{part}, {level}, {words}: {line:#}");
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// Runs mcs-proxy on the node, on the daemon's pins unless the arguments name others.
+    pub(crate) fn run(&self, wrapper: &[&str], arguments: &[&str]) -> Result<Said> {
+        let own = programs::mcs_proxy()?;
+        let (program, first) = match wrapper.split_first() {
+            Some((program, rest)) => {
+                let own = own.display().to_string();
+                let rest = rest.iter().map(|&argument| argument.to_owned());
+                (Path::new(program), rest.chain([own]).collect())
+            }
+            None => (own.as_path(), Vec::new()),
+        };
+        let mut command = self.node.namespace.command(program)?;
+        command.args(first).args(arguments).args(["-o", "json"]);
+        if !arguments.contains(&"--pin-dir") {
+            command.arg("--pin-dir").arg(self.daemon.pin_dir());
+        }
+        let output = command.output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let json = serde_json::from_str(&text)
+            .with_context(|| format!("{text}{}", String::from_utf8_lossy(&output.stderr)))?;
+        Ok(Said { code: output.status.code().context("a signal")?, json })
+    }
 }

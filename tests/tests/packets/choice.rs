@@ -197,3 +197,31 @@ fn maglev_depends_on_the_flow_and_on_nothing_else() {
         }
     }
 }
+
+#[test]
+fn a_probes_slot_is_taken_by_one_flow_alone_and_by_no_client_whose_affinity_holds() {
+    for net in nets() {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::Random, Algorithm::Maglev] {
+            let mut programs = Programs::load();
+            let slots = [(net.backends[0], 1)];
+            let frontend = Frontend { algorithm, ..affine(&net, TCP, TIMEOUT, &slots) };
+            programs.add(&frontend);
+            assert_new(&mut programs, &net, TCP, 1, 0);
+            let extent = programs.write_extent(1, &frontend);
+            programs.write_probe(extent, (net.backends[1], 2));
+            programs.publish(1, extent);
+            // Its last flow was answered where it went.
+            assert_new(&mut programs, &net, TCP, 2, 0);
+
+            let other = neighbour(&net);
+            let probe = opening(TCP, with_port(other.client, 1), net.vip, 1);
+            assert_goes_to(&mut programs, &probe, net.backends[1], Verdict::NewFlow);
+            assert_goes_to(&mut programs, &probe, net.backends[1], Verdict::Forwarded);
+            // Nor does affinity keep whoever made the probe there.
+            for port in 2..=20 {
+                assert_new(&mut programs, &other, TCP, port, 0);
+            }
+            assert_eq!([1, 2].map(|backend| programs.backend_counters(backend).flows), [21, 1]);
+        }
+    }
+}

@@ -4,6 +4,7 @@
 mod bridge;
 mod choice;
 mod differential;
+mod events;
 mod hairpin;
 mod icmp;
 mod life;
@@ -344,6 +345,7 @@ fn corrupt_maps_pass_packets_and_remember_nothing() {
                     algorithm,
                     affinity_seconds: 0,
                     packets_only: false,
+                    probe: false,
                 },
             );
             let packet = opening(protocol, net.client, net.vip, 1).bytes();

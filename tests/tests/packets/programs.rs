@@ -143,6 +143,7 @@ impl Programs {
             algorithm: frontend.algorithm,
             affinity_seconds: frontend.affinity_seconds,
             packets_only: false,
+            probe: false,
         };
         self.set_element(extent, Element::header(&header));
         for (offset, (address, backend)) in frontend.slots.iter().enumerate() {
@@ -152,6 +153,19 @@ impl Programs {
             self.mark(Direction::ToPod, *address);
         }
         extent
+    }
+
+    /// Gives the extent that was written last a slot for one flow alone.
+    pub(crate) fn write_probe(&mut self, extent: u32, (address, backend): (SocketAddr, u32)) {
+        let written = self.array::<Element>(MapName::Backends).get(&extent, 0).unwrap();
+        let header = written.as_header().unwrap();
+        assert_eq!(self.next_element, extent + 1 + header.count);
+        self.next_element += 1;
+        self.set_element(extent, Element::header(&Header { probe: true, ..header }));
+        let slot = Slot { address: address.ip().into(), port: port(address), backend };
+        self.set_element(extent + 1 + header.count, Element::slot(&slot));
+        self.set_backend(backend, BackendState::new(1, Liveness::Serving));
+        self.mark(Direction::ToPod, address);
     }
 
     pub(crate) fn set_element(&mut self, index: u32, element: Element) {
@@ -292,6 +306,19 @@ impl Programs {
         let (flows, _) = self.flows();
         assert_eq!(flows.len(), 1, "one flow, not {flows:?}");
         flows.first_key_value().unwrap().1.state
+    }
+
+    /// Adds to the state of every flow, as the daemon does to end them.
+    pub(crate) fn add_to_flows(&mut self, place: Place, state: FlowState) {
+        let (flows, _) = self.flows_in(place);
+        let map = match place {
+            Place::Established => MapName::Flows,
+            Place::Transient => MapName::Transient,
+        };
+        for (key, flow) in flows {
+            let changed = Flow { state: flow.state.with(state), ..flow };
+            self.hash::<Tuple, Flow>(map).insert(key, changed, 0).unwrap();
+        }
     }
 
     /// How many established flows the interface is counted with.

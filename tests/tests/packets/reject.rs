@@ -1,15 +1,15 @@
 //! What a pod hears that calls a frontend without backends.
 
 use crate::{
-    Net, assert_untouched,
+    Net, assert_comes_from, assert_goes_to, assert_untouched,
     icmp::{Message, TCP, UDP},
     nets, opening,
-    programs::Programs,
+    programs::{Place, Programs},
     round_robin,
     wire::{Kind, Segment, verify},
 };
 use etherparse::{IpNumber, SlicedPacket, TransportSlice};
-use mcs_proxy_ebpf::abi::{REJECTS_PER_TICK, VIP_WHOLE, Verdict};
+use mcs_proxy_ebpf::abi::{FlowState, REJECTS_PER_TICK, VIP_WHOLE, Verdict};
 use std::net::SocketAddr;
 
 /// A frontend without backends.
@@ -54,6 +54,56 @@ fn a_syn_is_refused_with_a_reset_that_acknowledges_it() {
             }
         }
         assert_eq!(programs.pairs(), (0, 0));
+    }
+}
+
+#[test]
+fn a_packet_of_a_connection_that_was_ended_is_reset_and_a_new_one_begins() {
+    for (net, place) in
+        nets().into_iter().flat_map(|net| [Place::Established, Place::Transient].map(|place| (net, place)))
+    {
+        let mut programs = Programs::load();
+        programs.add(&round_robin(&net, TCP, &[(net.backends[0], 1), (net.backends[1], 2)]));
+        let syn = Segment::tcp(net.client, net.vip, "S", 5);
+        programs.from_pod(&syn.bytes());
+        programs.to_pod(&syn.answer(net.backends[0], "SA").bytes());
+        if place == Place::Established {
+            programs.from_pod(&Segment::tcp(net.client, net.vip, "A", 6).bytes());
+        }
+        programs.add_to_flows(place, FlowState::CUT);
+        for (payload, flags) in [(vec![], "A"), (vec![1; 700], "A"), (vec![], "AF"), (vec![7], "A")] {
+            let segment = Segment { payload, ..Segment::tcp(net.client, net.vip, flags, 6) };
+            let mut bytes = segment.bytes();
+            let at = 14 + header(&net) + 8;
+            bytes[at..at + 4].copy_from_slice(&[1, 2, 3, 4]);
+            let outcome = programs.from_pod(&bytes);
+            assert_eq!(outcome.verdict, Verdict::Ended);
+            let packet = SlicedPacket::from_ethernet(&outcome.bytes).unwrap();
+            let Some(TransportSlice::Tcp(tcp)) = &packet.transport else { panic!("{packet:?}") };
+            verify(&outcome.bytes, net.vip.ip(), net.client.ip(), IpNumber::TCP);
+            assert_eq!((tcp.source_port(), tcp.destination_port()), (net.vip.port(), net.client.port()));
+            assert_eq!(tcp.slice()[13], 0x04, "RST, nothing else");
+            assert_eq!(tcp.sequence_number(), 0x0102_0304, "what the pod expects next");
+            assert!(tcp.payload().is_empty());
+        }
+        let again = Segment::tcp(net.client, net.vip, "S", 900);
+        assert_goes_to(&mut programs, &again, net.backends[1], Verdict::NewFlow);
+        assert_comes_from(&mut programs, &again.answer(net.backends[1], "SA"), net.vip);
+        let ack = Segment::tcp(net.client, net.vip, "A", 901);
+        assert_goes_to(&mut programs, &ack, net.backends[1], Verdict::Forwarded);
+    }
+}
+
+#[test]
+fn a_connection_of_a_pod_with_itself_can_be_ended() {
+    for net in nets() {
+        let mut programs = Programs::load();
+        programs.add(&round_robin(&net, TCP, &[(SocketAddr::new(net.client.ip(), 8080), 1)]));
+        let syn = Segment::tcp(net.client, net.vip, "S", 5).bytes();
+        assert_eq!(programs.from_pod(&syn).verdict, Verdict::HairpinForwarded);
+        programs.add_to_flows(Place::Transient, FlowState::CUT);
+        let ack = Segment::tcp(net.client, net.vip, "A", 6).bytes();
+        assert_eq!(programs.from_pod(&ack).verdict, Verdict::Ended);
     }
 }
 

@@ -49,7 +49,10 @@ impl Demand {
             let backends: BTreeSet<_> = frontend.slots.iter().chain(&frontend.serving).collect();
             Self {
                 frontends: sum.frontends + 1,
-                elements: sum.elements + 1 + frontend.slots.len() as u64,
+                elements: sum.elements
+                    + 1
+                    + frontend.slots.len() as u64
+                    + u64::from(frontend.probe.is_some()),
                 backends: sum.backends + backends.len() as u64,
             }
         })

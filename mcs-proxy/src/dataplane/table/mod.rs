@@ -70,12 +70,20 @@ struct Entry {
     owns_vip: bool,
     /// As in [`Frontend`](crate::desired::Frontend), whose they are.
     slots: Arc<[SocketAddr]>,
+    probe: Option<Probe>,
     /// Those in the slots, and those that only serve the flows they have.
     backends: BTreeMap<Target, Backend>,
 }
 
 /// A backend's address. Within a frontend it has one id, however many slots.
 type Target = (Address, Port);
+
+/// The slot behind the others, which one new flow alone may have; a later one has another number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Probe {
+    target: Target,
+    number: u64,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Backend {

@@ -1,6 +1,6 @@
 //! From what should be to operations.
 
-use super::{Backend, CapacityError, Entry, Extent, Fill, Table, Target};
+use super::{Backend, CapacityError, Entry, Extent, Fill, Probe, Table, Target};
 use crate::{
     dataplane::{Operation, Transaction, service_key},
     desired::{Frontend, FrontendKey},
@@ -82,6 +82,7 @@ struct Wanted {
     packets_only: bool,
     owns_vip: bool,
     slots: Arc<[SocketAddr]>,
+    probe: Option<Probe>,
     live: BTreeSet<Target>,
     /// Not in the slots.
     serving: BTreeSet<Target>,
@@ -97,14 +98,18 @@ impl Wanted {
             Some((Address::from(address.ip()), Port::new(address.port())))
         };
         let live: BTreeSet<Target> = frontend.slots.iter().filter_map(&mut target).collect();
-        let serving = frontend.serving.iter().filter_map(target);
+        let probe = frontend.probe.as_ref().and_then(|probe| {
+            let target = target(&probe.address).filter(|target| !live.contains(target))?;
+            Some(Probe { target, number: probe.number })
+        });
+        let serving = frontend.serving.iter().filter_map(target).chain(probe.map(|probe| probe.target));
         let serving = serving.filter(|target| !live.contains(target)).collect();
         let mut slots = Arc::clone(&frontend.slots);
         if slots.iter().any(|address| refused.contains(address)) {
             slots = slots.iter().filter(|address| !refused.contains(address)).copied().collect();
         }
         let &Frontend { algorithm, affinity_seconds, packets_only, owns_vip, .. } = frontend;
-        Self { algorithm, affinity_seconds, packets_only, owns_vip, slots, live, serving }
+        Self { algorithm, affinity_seconds, packets_only, owns_vip, slots, probe, live, serving }
     }
 
     fn is_extent_of(&self, entry: &Entry) -> bool {
@@ -112,6 +117,7 @@ impl Wanted {
             && entry.affinity_seconds == self.affinity_seconds
             && entry.packets_only == self.packets_only
             && entry.slots == self.slots
+            && entry.probe == self.probe
     }
 
     /// `None`: to be gone.
@@ -150,16 +156,19 @@ impl Planner<'_> {
         let rewrite = known.is_none_or(|entry| !wanted.is_extent_of(entry));
         let is_new = known.is_none();
         // A backend that has never been in the slots has no flows to serve, so it needs no id until it is.
+        let probed = wanted.probe.map(|probe| probe.target);
         let newcomers: Vec<Target> = wanted
             .live
             .iter()
+            .chain(&probed)
             .filter(|&target| known.is_none_or(|entry| !entry.backends.contains_key(target)))
             .copied()
             .collect();
         if is_new && self.table.limbo.removed {
             self.table.grace(&mut self.transaction);
         }
-        let len = rewrite.then(|| u32::try_from(wanted.slots.len()).unwrap_or(u32::MAX).saturating_add(1));
+        let elements = 1 + wanted.slots.len() + usize::from(wanted.probe.is_some());
+        let len = rewrite.then(|| u32::try_from(elements).unwrap_or(u32::MAX));
         let room = self.room(is_new, len, newcomers.len())?;
 
         let mut entry = match (self.table.entries.remove(&key), room.frontend) {
@@ -179,6 +188,7 @@ impl Planner<'_> {
                     packets_only: wanted.packets_only,
                     owns_vip: wanted.owns_vip,
                     slots: Arc::default(),
+                    probe: None,
                     backends: BTreeMap::new(),
                 }
             }
@@ -239,15 +249,17 @@ impl Planner<'_> {
 
     fn write(&mut self, entry: &mut Entry, wanted: &Wanted, extent: Extent) {
         let header = Header {
-            count: extent.len - 1,
+            count: extent.len - 1 - u32::from(wanted.probe.is_some()),
             service: entry.frontend,
             frontend: entry.frontend,
             algorithm: wanted.algorithm,
             affinity_seconds: wanted.affinity_seconds,
             packets_only: wanted.packets_only,
+            probe: wanted.probe.is_some(),
         };
-        let slots = wanted.slots.iter().map(|address| {
-            let target = (Address::from(address.ip()), Port::new(address.port()));
+        let targets =
+            wanted.slots.iter().map(|address| (Address::from(address.ip()), Port::new(address.port())));
+        let slots = targets.chain(wanted.probe.map(|probe| probe.target)).map(|target| {
             let backend = entry.backends.get(&target).map_or(0, |backend| backend.id);
             Element::slot(&Slot { address: target.0, port: target.1, backend })
         });
@@ -262,6 +274,7 @@ impl Planner<'_> {
         entry.affinity_seconds = wanted.affinity_seconds;
         entry.packets_only = wanted.packets_only;
         entry.slots = Arc::clone(&wanted.slots);
+        entry.probe = wanted.probe;
     }
 
     /// Finds room, by waiting for what was let go of if there is no other way.

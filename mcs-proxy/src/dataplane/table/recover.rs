@@ -1,6 +1,6 @@
 //! The mirror of maps that an earlier daemon has filled.
 
-use super::{Backend, Entry, Extent, Hot, Ids, Limbo, Sizes, Strays, Table, Target, Whole, allocate};
+use super::{Backend, Entry, Extent, Hot, Ids, Limbo, Probe, Sizes, Strays, Table, Target, Whole, allocate};
 use crate::dataplane::{Dump, FlowRef, Operation, frontend_key};
 use mcs_proxy_ebpf::abi::{
     Address, BackendState, Direction, Element, Header, Liveness, ServiceKey, Slot, VipFlags,
@@ -117,7 +117,9 @@ impl Finder<'_> {
             return None;
         }
         let (header, slots) = self.extent(first, frontend)?;
-        let extent = Extent { first, len: header.count.checked_add(1)? };
+        let len = header.count.checked_add(1)?.checked_add(u32::from(header.probe))?;
+        let extent = Extent { first, len };
+        let probe = if header.probe { Some(self.probe(extent)?) } else { None };
         let mut backends: BTreeMap<Target, Backend> = BTreeMap::new();
         for slot in &slots {
             let state = self.state(slot.backend)?;
@@ -127,6 +129,14 @@ impl Finder<'_> {
                 return None;
             }
         }
+        if let Some(slot) = &probe
+            && let Some(state) = self.state(slot.backend)
+            && state.liveness() != Liveness::Gone
+            && !self.ids.contains(&slot.backend)
+        {
+            let found = Backend { id: slot.backend, liveness: state.liveness() };
+            backends.entry((slot.address, slot.port)).or_insert(found);
+        }
         let ids: BTreeSet<u32> = backends.values().map(|backend| backend.id).collect();
         if ids.len() < backends.len() || self.overlaps(extent) {
             return None;
@@ -134,7 +144,8 @@ impl Finder<'_> {
         self.frontends.insert(frontend);
         self.extents.insert(extent.first, extent.len);
         self.ids.extend(ids);
-        let Header { algorithm, affinity_seconds, packets_only, count: _, service: _, frontend: _ } = header;
+        let Header { algorithm, affinity_seconds, packets_only, probe: _, count: _, service: _, frontend: _ } =
+            header;
         let slots = slots.iter().map(|slot| SocketAddr::new(slot.address.to_ip(), slot.port.get())).collect();
         Some(Entry {
             frontend,
@@ -144,8 +155,15 @@ impl Finder<'_> {
             packets_only,
             owns_vip: false,
             slots,
+            // Its number is none that is wanted: the first plan writes the extent anew.
+            probe: probe.map(|slot| Probe { target: (slot.address, slot.port), number: 0 }),
             backends,
         })
+    }
+
+    /// Without a backend, if a flow has taken it.
+    fn probe(&self, extent: Extent) -> Option<Slot> {
+        self.dump.backends.get((extent.first + extent.len - 1) as usize)?.as_slot()
     }
 
     fn extent(&self, first: u32, frontend: u32) -> Option<(Header, Vec<Slot>)> {

@@ -3,7 +3,7 @@
 use super::{Catalog, CatalogEndpoint, CatalogFrontend, FrontendName, Line, protocol_name};
 use crate::{
     desired::{Changes, Frontend, FrontendKey, Judged, JudgedEndpoint, Resolver},
-    model::{Model, NamespacedName, SourceCluster},
+    model::{Model, NamespacedName, SourceCluster, algorithm_name},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -158,6 +158,7 @@ fn row(cluster: &str, key: &FrontendKey, frontend: &Frontend, judged: &Judged) -
         },
         slice: endpoint.slice.to_string(),
         verdict: endpoint.verdict.as_str().to_owned(),
+        slots: u32::try_from(endpoint.slots).unwrap_or(u32::MAX),
         tier: endpoint.tier.map(|tier| tier + 1),
     };
     CatalogFrontend {
@@ -167,8 +168,18 @@ fn row(cluster: &str, key: &FrontendKey, frontend: &Frontend, judged: &Judged) -
         namespace: frontend.service.namespace.to_string(),
         name: frontend.service.name.to_string(),
         port_name: frontend.port_name.to_string(),
+        algorithm: algorithm_name(frontend.algorithm).to_owned(),
+        packets_only: frontend.packets_only,
         endpoints: judged.endpoints.iter().map(endpoint).collect(),
         active_tier: judged.active_tier.map(|tier| tier + 1),
+    }
+}
+
+impl Batch {
+    /// What the text says.
+    pub(in crate::observe) fn lines(&self) -> impl Iterator<Item = Line> + '_ {
+        // What was written here can be read.
+        self.text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
     }
 }
 

@@ -1,10 +1,11 @@
 use super::{Catalog, Journal};
 use crate::{
-    desired::{Flags, Resolver},
+    desired::{Flags, FrontendKey, Resolver},
     model::{
         Model, NamespacedName, ObjectKind,
         testing::{service, slice},
     },
+    observe::inventory::{Inventory, Item},
     source::{Event, Object},
 };
 use mcs_proxy_ebpf::abi::Algorithm;
@@ -22,6 +23,8 @@ struct Core {
     file: String,
     partial: String,
     is_partial: bool,
+    inventory: Inventory,
+    partial_inventory: Inventory,
     batches: usize,
 }
 
@@ -33,6 +36,7 @@ impl Core {
             default_algorithm: Algorithm::RoundRobin,
             all_services: false,
             tier_hold: Duration::ZERO,
+            eject_unanswered: false,
         };
         let mut core = Self {
             model: Model::default(),
@@ -41,6 +45,8 @@ impl Core {
             file: String::new(),
             partial: String::new(),
             is_partial: false,
+            inventory: Inventory::default(),
+            partial_inventory: Inventory::default(),
             batches: 0,
         };
         for object in objects {
@@ -59,18 +65,22 @@ impl Core {
     fn step(&mut self) {
         let Some(batch) = self.journal.proceed(&self.model, &self.resolver, 1) else { return };
         self.batches += 1;
-        let text = String::from_utf8(batch.text).unwrap();
+        let text = str::from_utf8(&batch.text).unwrap();
         if batch.starts {
             self.partial.clear();
+            self.partial_inventory = Inventory::default();
             self.is_partial = true;
         }
         if self.is_partial {
-            self.partial += &text
+            self.partial += text;
+            self.partial_inventory.follow(&batch);
         } else {
-            self.file += &text
+            self.file += text;
+            self.inventory.follow(&batch);
         }
         if batch.completes {
             self.file = std::mem::take(&mut self.partial);
+            self.inventory = std::mem::take(&mut self.partial_inventory);
             self.is_partial = false;
         }
     }
@@ -81,8 +91,19 @@ impl Core {
         }
     }
 
+    /// What the file says, and the inventory with it.
     fn read(&self) -> Catalog {
-        Catalog::of_lines(&self.file).unwrap()
+        let catalog = Catalog::of_lines(&self.file).unwrap();
+        let inventory = Inventory::of(&catalog);
+        let items = |inventory: &Inventory| -> Vec<_> {
+            let item = |(key, item): (&FrontendKey, &Item)| {
+                (*key, item.service().clone(), item.targets().collect::<Vec<_>>())
+            };
+            inventory.frontends().map(item).collect()
+        };
+        assert_eq!(items(&self.inventory), items(&inventory));
+        assert_eq!(self.inventory.verdicts, inventory.verdicts);
+        catalog
     }
 
     /// As a daemon would write it that starts now.

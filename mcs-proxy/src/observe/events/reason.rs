@@ -8,6 +8,10 @@ pub enum Reason {
     InvalidAnnotation,
     /// A value of the settings' ConfigMap.
     InvalidSettings,
+    /// A cluster that is to be drained when it does not answer, and does not.
+    ClusterUnanswered,
+    /// Endpoints of a slice that do not answer.
+    UnansweredEndpoints,
     /// Endpoints of a slice that get no traffic.
     RejectedEndpoints,
     /// A slice whose cluster brings more endpoints than it may.
@@ -45,12 +49,15 @@ impl Reason {
                     Self::TooManyEndpoints
                 } else if field.starts_with("endpoints[") || field == "(others)" {
                     Self::RejectedEndpoints
+                } else if field == "(answers)" {
+                    Self::UnansweredEndpoints
                 } else if field == "metadata" {
                     Self::ClusterNameConflict
                 } else {
                     Self::InvalidField
                 }
             }
+            ObjectKind::ConfigMap if field.contains(" over IPv") => Self::ClusterUnanswered,
             ObjectKind::ConfigMap => Self::InvalidSettings,
             ObjectKind::Node | ObjectKind::File => Self::InvalidField,
         }

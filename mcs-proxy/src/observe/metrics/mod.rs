@@ -3,8 +3,13 @@
 //! Names follow Prometheus' conventions: `mcs_proxy_`, the unit, `_total` on counters. A scrape reads; it never waits for
 //! the task that writes the maps.
 
+mod counted;
 mod families;
+mod ledger;
 mod page;
+
+pub use counted::Counted;
+pub use ledger::Ledger;
 
 use super::vitals::Vitals;
 use page::Page;
@@ -18,7 +23,7 @@ use std::fmt;
 ///
 /// # Errors
 /// None that a `String` can have.
-pub fn exposition(vitals: &Vitals) -> Result<String, fmt::Error> {
+pub fn exposition(vitals: &Vitals, counted: Counted) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("mcs_proxy");
     registry.register_with_unit(
         "sync_latency",
@@ -27,6 +32,7 @@ pub fn exposition(vitals: &Vitals) -> Result<String, fmt::Error> {
         vitals.latency().clone(),
     );
     registry.register_collector(Box::new(Page::of(vitals)));
+    registry.register_collector(Box::new(counted));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)

@@ -72,6 +72,7 @@ impl Lockstep {
             algorithm,
             affinity_seconds,
             packets_only: false,
+            probe: false,
         };
         self.programs.set_element(extent, Element::header(&header));
         for (slot, element) in slots.iter().zip(extent + 1..) {

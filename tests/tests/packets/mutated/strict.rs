@@ -40,7 +40,7 @@ pub(super) fn judge(program: &str, before: &[u8], verdict: Verdict, after: &[u8]
             }
             same_checksums(before, after, &layout).map(|()| true)
         }
-        Verdict::Rejected | Verdict::EchoReplied => {
+        Verdict::Rejected | Verdict::EchoReplied | Verdict::Ended => {
             let layout = parse(after)?;
             if after.len() > before.len() {
                 return Err("an answer larger than what came in".into());

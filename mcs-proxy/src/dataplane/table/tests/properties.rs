@@ -1,21 +1,31 @@
 //! Any history of changes, read at any moment, by programs that may have begun before any of the steps.
 
 use super::*;
+use crate::desired::Probe;
 use proptest::{collection::vec, prelude::*};
 
-/// One state that the cluster is in for a while: for each of six frontends, nothing or slots and serving ones.
-type State = Vec<Option<(Vec<u8>, Vec<u8>)>>;
+/// One state that the cluster is in for a while: for each of six frontends, nothing or slots, serving ones, and who is
+/// probed at the how many-eth time.
+type State = Vec<Option<(Vec<u8>, Vec<u8>, Option<(u8, u64)>)>>;
 
 fn states() -> impl Strategy<Value = Vec<State>> {
-    let frontend = prop::option::weighted(0.7, (vec(0u8..8, 0..6), vec(0u8..8, 0..3)));
+    let frontend = prop::option::weighted(
+        0.7,
+        (vec(0u8..8, 0..6), vec(0u8..8, 0..3), prop::option::of((0u8..8, 1u64..3))),
+    );
     vec(vec(frontend, 6), 1..12)
 }
 
 fn to_desired(state: &State) -> Desired {
     (1..)
         .zip(state)
-        .filter_map(|(n, frontend)| frontend.as_ref().map(|(slots, serving)| (n, slots, serving)))
-        .map(|(n, slots, serving)| (key(n), frontend(slots, serving)))
+        .filter_map(|(n, frontend)| {
+            frontend.as_ref().map(|(slots, serving, probe)| (n, slots, serving, probe))
+        })
+        .map(|(n, slots, serving, probe)| {
+            let probe = probe.map(|(n, number)| Probe { address: address(n), number });
+            (key(n), Frontend { probe, ..frontend(slots, serving) })
+        })
         .collect()
 }
 

@@ -40,6 +40,7 @@ fn served<'a>(objects: impl Iterator<Item = &'a Object>) -> (Vec<String>, Vec<St
         default_algorithm: Algorithm::RoundRobin,
         all_services: false,
         tier_hold: std::time::Duration::ZERO,
+        eject_unanswered: false,
     });
     for object in objects {
         let affected = model.apply(Event::Applied(object.clone()));

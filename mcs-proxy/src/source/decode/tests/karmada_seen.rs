@@ -76,6 +76,7 @@ impl Member2 {
             default_algorithm: Algorithm::RoundRobin,
             all_services: false,
             tier_hold: std::time::Duration::ZERO,
+            eject_unanswered: false,
         };
         let mut member2 = Self { model: Model::default(), resolver: Resolver::new(flags) };
         objects.into_iter().for_each(|object| drop(member2.put(object)));

@@ -1,0 +1,15 @@
+//! `mcs-proxy completion`.
+
+use super::plugin;
+use crate::config::Cli;
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+/// The script by which a shell completes our command line, and kubectl's plugin's by the name of its file.
+#[must_use]
+pub fn completion(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "mcs-proxy", &mut script);
+    clap_complete::generate(shell, &mut plugin::command().name(plugin::PLUGIN), plugin::PLUGIN, &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
