@@ -122,9 +122,9 @@ fn the_terminal_is_given_back_however_top_ends() -> Result<()> {
         terminal.wait_for("default/serve:http")?;
         terminal.wait_for("member1")?;
         if end.starts_with('-') {
-            terminal.signal(end)?
+            terminal.signal(end)?;
         } else {
-            terminal.press(end)?
+            terminal.press(end)?;
         }
         terminal.assert_restored().with_context(|| format!("{end:?}"))?;
     }
