@@ -375,7 +375,10 @@ impl Daemon {
                 }
                 _ = pulse.tick() => self.beat()?,
                 // After everybody else: whoever is told names waits for who is told where to send packets.
-                () = task::yield_now(), if names_due => self.names.proceed(&mut self.writer),
+                () = task::yield_now(), if names_due => {
+                    self.names.proceed(&mut self.writer);
+                    self.note_names();
+                }
                 ended = &mut source => return ended?.and_then(|()| anyhow::bail!("the source has ended")),
             }
         };

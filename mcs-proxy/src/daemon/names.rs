@@ -132,15 +132,15 @@ impl Names {
     pub(super) fn written<D: Dataplane>(&mut self, (copies, put): Written, writer: &mut Writer<D>) {
         self.writing = None;
         self.copies = Some(copies);
+        let Some(put) = put else { return };
         match put {
-            None => {}
-            Some(Ok(Put::Done)) => {
+            Ok(Put::Done) => {
                 if self.failure.take().is_some() {
                     info!("{}: written again", self.run_dir.display());
                 }
             }
-            Some(Ok(Put::Lost)) => writer.tell_names_anew(),
-            Some(Err(failure)) => {
+            Ok(Put::Lost) => writer.tell_names_anew(),
+            Err(failure) => {
                 let why = failure.to_string();
                 if self.failure.as_ref() != Some(&why) {
                     error!(

@@ -10,6 +10,7 @@ mod bulk;
 #[path = "../kube_proxy.rs"]
 #[expect(dead_code, reason = "shared with another benchmark, which needs more of it")]
 mod kube_proxy;
+#[expect(dead_code, reason = "shared with another benchmark, which needs more of it")]
 #[path = "../control/log.rs"]
 mod log;
 #[path = "../traffic/machine.rs"]
