@@ -54,7 +54,6 @@ pub const fn verdict_reason(verdict: Verdict) -> &'static str {
         Verdict::TupleTaken => "every tuple on the wire that was tried is another conversation's",
         Verdict::FlowsFull => "the flow maps are full",
         Verdict::Corrupt => "what the maps say makes no sense",
-        Verdict::Ended => "its cluster was dropped",
         Verdict::Orphaned => "no daemon has looked after the maps for --orphan-timeout",
         Verdict::RewriteFailed => "the kernel would not change the packet",
         Verdict::Rejected | Verdict::ConnectRefused => "no endpoint",
@@ -81,7 +80,8 @@ pub const fn verdict_reason(verdict: Verdict) -> &'static str {
         | Verdict::LoneFragment
         | Verdict::OddMissing
         | Verdict::PeerMissing
-        | Verdict::Redirected => "",
+        | Verdict::Redirected
+        | Verdict::Ended => "",
     }
 }
 
