@@ -11,5 +11,9 @@ pub fn completion(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "mcs-proxy", &mut script);
     clap_complete::generate(shell, &mut plugin::command().name(plugin::PLUGIN), plugin::PLUGIN, &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    // clap_complete 4.6 writes the name of a program with a hyphen in two ways, and its script for bash then finds no
+    // subcommand of it.
+    String::from_utf8_lossy(&script)
+        .replace("mcs__subcmd__proxy", "mcs__proxy")
+        .replace("kubectl__subcmd__mcs_proxy", "kubectl__mcs_proxy")
 }

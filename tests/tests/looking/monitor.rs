@@ -104,10 +104,11 @@ fn what_is_rejected_or_passed_is_told_with_its_reason_to_whoever_asks_for_it() -
 fn the_switch_goes_off_by_itself_when_the_last_listener_is_gone() -> Result<()> {
     let stage = Stage::new()?;
     let told = Told::of(&stage)?;
-    client::udp(&stage.client.namespace, v4()?, 3)?;
+    // Connections: a datagram from a port that was used before is of the flow from then, and no news.
+    client::http(&stage.client.namespace, v4()?, 3)?;
     assert_eq!(told.count(), 0, "nobody has ever listened");
     let [one, other] = [(); 2].map(|()| Watcher::listen(&stage.daemon, &["-o", "json", "--verdict", "new"]));
-    client::udp(&stage.client.namespace, v4()?, 1)?;
+    client::http(&stage.client.namespace, v4()?, 1)?;
     ensure!(one?.json()?["event"] == "new", "one of two is killed");
     let other = other?;
     ensure!(other.json()?["event"] == "new");
@@ -115,14 +116,14 @@ fn the_switch_goes_off_by_itself_when_the_last_listener_is_gone() -> Result<()> 
     // Longer than a lease: the other one keeps it up.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(7) {
-        client::udp(&stage.client.namespace, v4()?, 1)?;
+        client::http(&stage.client.namespace, v4()?, 1)?;
         ensure!(other.json()?["event"] == "new");
     }
     drop(other);
     let start = Instant::now();
     loop {
         let before = told.count();
-        client::udp(&stage.client.namespace, v4()?, 1)?;
+        client::http(&stage.client.namespace, v4()?, 1)?;
         if told.count() == before {
             break;
         }
