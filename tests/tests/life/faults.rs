@@ -7,6 +7,7 @@ use mcs_proxy_tests::{
     Daemon,
     client::{self, Connection},
     figure, is_long,
+    karmada::{Port, Service},
 };
 use std::{
     fs,
@@ -171,7 +172,7 @@ impl Drop for Mount {
 fn a_bpffs_that_becomes_read_only_or_a_run_directory_that_is_full_stops_no_traffic() -> Result<()> {
     let stage = Stage::new(&[])?;
     let bpffs = Mount::new("bpf", "rw", stage.world.folder("faults")?.join("bpf"))?;
-    let run = Mount::new("tmpfs", "size=16k", stage.world.folder("faults")?.join("run"))?;
+    let run = Mount::new("tmpfs", "size=64k", stage.world.folder("faults")?.join("run"))?;
     let node = stage.node.clone();
     // In the place of the stage's own daemon.
     stage.say(&["cleanup", "--force"])?;
@@ -197,12 +198,9 @@ fn a_bpffs_that_becomes_read_only_or_a_run_directory_that_is_full_stops_no_traff
     // Names cannot be written.
     let filler = run.0.join("filler");
     let _full = fs::write(&filler, vec![0_u8; 1 << 20]);
-    let service = mcs_proxy_tests::karmada::Service::new(
-        "second",
-        "member2",
-        &["10.13.0.2"],
-        &[mcs_proxy_tests::karmada::Port::new("", "TCP", 80)],
-    )?;
+    // So many that they do not fit into what is left of the last page.
+    let ports: Vec<Port> = (80..120).map(|port| Port::new(&format!("p{port}"), "TCP", port)).collect();
+    let service = Service::new("second", "member2", &["10.13.0.2"], &ports)?;
     stage.manifests.service(&service.annotated("enabled", "true"))?;
     daemon.wait_for_warning("lacks names")?;
     connection.ask()?;
