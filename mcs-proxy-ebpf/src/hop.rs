@@ -1,8 +1,8 @@
 //! Where the host would forward a packet to: its routes, rules and neighbours, asked by `bpf_fib_lookup`.
 //!
-//! The answer holds for a second, and for all small packets to one address that come in by one interface. It is given up
-//! to two times a packet, and asking takes longer than all else that is done with a packet of a known flow. Whoever makes
-//! a flow asks anew, so that what is late is only what an open flow hears of a neighbour's other MAC address.
+//! The answer holds for a second, and for all small packets to one address that come in by one interface: it is wanted up
+//! to twice a packet, and asking is dear (`tests/benches/COSTS.md`). Whoever makes a flow asks anew, so that only open
+//! flows hear late of another route or another MAC address of a neighbour's.
 
 use crate::{flow::ticks, maps};
 use aya_ebpf::{helpers::generated::bpf_fib_lookup, programs::TcContext};
@@ -83,8 +83,8 @@ impl Lookup {
     }
 }
 
-/// A larger packet asks for itself: the helper compares its length with the MTU, which is no smaller than this anywhere
-/// (RFC 791: every host takes datagrams of 576 bytes) but for the Ethernet header.
+/// A larger packet asks for itself: the helper compares its length with the MTU. 576 bytes, which every host takes (RFC
+/// 791), and the Ethernet header: no interface of a pod's is narrower, though RFC 791 allows links of 68.
 const SMALL: u32 = 576 + 14;
 
 /// Where packets to an address go that come in by an interface.
