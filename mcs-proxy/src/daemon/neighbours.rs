@@ -35,22 +35,23 @@ impl Neighbours {
                 Some((index, SilentInterface { index, name, connections, backends, answer_elsewhere }))
             })
             .collect();
+        // The file first: who reads the log and asks `services` finds there what the log has said.
+        if silent != self.silent || !self.is_written {
+            let written = interfaces::write(run_dir, &silent.values().cloned().collect::<Vec<_>>());
+            if let Err(failure) = &written {
+                warn!(
+                    "{}: {failure}; `mcs-proxy services` does not tell of silent interfaces",
+                    run_dir.display()
+                );
+            }
+            self.is_written = written.is_ok();
+        }
         for interface in silent.values().filter(|interface| !self.silent.contains_key(&interface.index)) {
             warn!("{interface}");
         }
         for interface in self.silent.values().filter(|interface| !silent.contains_key(&interface.index)) {
             info!(interface = interface.name, interface.index, "no longer without answers");
         }
-        if silent == self.silent && self.is_written {
-            return;
-        }
-        let written = interfaces::write(run_dir, &silent.values().cloned().collect::<Vec<_>>());
-        if let Err(failure) = &written {
-            warn!(
-                "{}: {failure}; `mcs-proxy services` does not tell of silent interfaces",
-                run_dir.display()
-            );
-        }
-        (self.silent, self.is_written) = (silent, written.is_ok());
+        self.silent = silent;
     }
 }
