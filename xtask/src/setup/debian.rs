@@ -30,13 +30,15 @@ const GO: &str = "golang-go";
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
 const KUBE: [(&str, &str); 4] =
     [("openssl", "openssl"), ("ethtool", "ethtool"), ("iptables-save", "iptables"), ("ping", "iputils-ping")];
-const TEST: [(&str, &str); 6] = [
+const TEST: [(&str, &str); 8] = [
     ("python3", "python3"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("redis-cli", "redis-tools"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
+    ("strace", "strace"),
+    ("faketime", "faketime"),
 ];
 /// Those that the benchmark's own client is checked with.
 const BENCH: [(&str, &str); 2] = [("wrk", "wrk"), ("iperf3", "iperf3")];
