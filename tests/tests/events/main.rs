@@ -5,6 +5,7 @@ mod bad_days;
 mod health;
 mod hostile;
 mod relay;
+mod restart;
 mod stage;
 mod versions;
 mod warnings;
