@@ -320,7 +320,7 @@ fn sockets(facts: &Facts) -> Line {
 fn cluster_name(facts: &Facts, identity: &Identity) -> Line {
     match &facts.misnamed {
         None => Line::ok("cluster name", format!("{}, which no importer contradicts", identity.cluster)),
-        Some(name) => Line::warning(
+        Some(name) => Line::failed(
             "cluster name",
             format!("--cluster-name is {}, and an importer calls this cluster {name}", identity.cluster),
             "local endpoints may be taken for remote ones and the reverse: see which name is right",

@@ -48,7 +48,7 @@ fn each_trouble_is_a_line_of_its_level_with_a_way_out() {
             &[],
             none(),
             "cluster name",
-            Level::Warning,
+            Level::Failed,
             "member3",
         ),
         (

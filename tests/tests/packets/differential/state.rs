@@ -92,11 +92,11 @@ impl Lockstep {
         } else {
             (&mut tables.transient, [MapName::Transient, MapName::TransientReplies])
         };
-        let open = place
+        let mut open = place
             .flows
             .iter_mut()
             .filter(|(key, flow)| key.protocol == TCP && !flow.state.is_closed() && !flow.state.is_cut());
-        let Some((&key, flow)) = open.skip(number).next() else { return };
+        let Some((&key, flow)) = open.nth(number) else { return };
         if flow.state.has(FlowState::ANSWERED) {
             flow.state = flow.state.with(FlowState::CUT);
             let state = flow.state;
