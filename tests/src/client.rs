@@ -120,6 +120,14 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream), service })
     }
 
+    /// Where it comes from.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn local(&self) -> Result<SocketAddr> {
+        Ok(self.stream.get_ref().local_addr()?)
+    }
+
     /// Sends a request and returns who answered.
     ///
     /// # Errors

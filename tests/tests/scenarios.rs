@@ -38,7 +38,7 @@ fn tests() -> BTreeSet<String> {
         }
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         for pair in lines.windows(2) {
-            if let ["#[test]", function] = pair
+            if let ["#[test]" | "#[tokio::test]", function] = pair
                 && let Some((_, rest)) = function.split_once("fn ")
                 && let Some((name, _)) = rest.split_once('(')
             {

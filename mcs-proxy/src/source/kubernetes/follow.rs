@@ -1,5 +1,6 @@
 use super::{
     health::Health,
+    relisting::relisting,
     uids::{UidEntry, Uids},
 };
 use crate::{
@@ -7,10 +8,7 @@ use crate::{
     source::{Event, EventSender, Object},
 };
 use futures::StreamExt;
-use kube::{
-    Api, Resource, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
-};
+use kube::{Api, Resource, ResourceExt, runtime::watcher};
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeSet, fmt::Debug, pin::pin};
 use tokio::time::Instant;
@@ -41,7 +39,7 @@ pub(super) enum End {
 
 /// Lists and watches one kind until nobody listens any more, or the kind is gone.
 ///
-/// The watcher resumes a watch that breaks where it was, and lists anew only when the API server no longer knows that
+/// A watch that breaks is resumed where it was, and all is listed anew only when the API server no longer knows that
 /// version (410); each new attempt after a failure waits, ever longer and with jitter. The objects of a list are told
 /// as a whole, so that no half of it is ever taken for all.
 pub(super) async fn follow<K>(
@@ -56,7 +54,7 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let kind = health.kind();
-    let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut stream = pin!(relisting(api, config));
     let mut listing = Listing::default();
     let mut unreadable = Unreadable::default();
     loop {

@@ -177,6 +177,20 @@ async fn a_list_is_told_as_a_whole_and_then_every_change_and_after_410_a_list_ag
 }
 
 #[tokio::test]
+async fn a_watch_that_is_refused_for_its_version_is_begun_anew_with_a_list() {
+    for code in [410, 400] {
+        let script = [
+            services(&[service("a", "10.13.0.1")]),
+            (code, status(code, "Expired")),
+            services(&[service("b", "10.13.0.2")]),
+            watch(&[("ADDED", service("c", "10.13.0.3"))]),
+        ];
+        let server = ApiServer::start(&format!("refused-{code}"), &script).await;
+        assert_eq!(follow_services(&server, 3).await, ["= a", "= b", "+ c 10.13.0.3"], "{code}");
+    }
+}
+
+#[tokio::test]
 async fn an_api_server_that_refuses_at_first_is_asked_again() {
     let script = [
         (403, status(403, "Forbidden")),

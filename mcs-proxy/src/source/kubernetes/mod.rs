@@ -11,6 +11,7 @@ mod connect;
 mod follow;
 mod health;
 mod imports;
+mod relisting;
 mod report;
 mod uids;
 
