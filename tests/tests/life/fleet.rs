@@ -106,7 +106,7 @@ impl Fleet {
 
     /// Every second address, of each Service as many as of the others.
     pub(crate) fn half(&self, round: usize) -> Vec<usize> {
-        (0..self.owners.len()).filter(|number| (number / SERVICES + round) % 2 == 0).collect()
+        (0..self.owners.len()).filter(|number| (number / SERVICES + round).is_multiple_of(2)).collect()
     }
 
     /// Takes these out of their Services, and waits until no new flow goes there.
