@@ -98,7 +98,7 @@ fn check_open(fleet: &Fleet, open: &mut [Connection], at: &mut [usize], moved: &
 #[test]
 fn no_call_reaches_another_services_pod_while_every_pods_address_is_given_to_others() -> Result<()> {
     let (addresses, time) =
-        if is_long() { (128, Duration::from_secs(240)) } else { (16, Duration::from_secs(3)) };
+        if is_long() { (128, Duration::from_secs(100)) } else { (16, Duration::from_secs(3)) };
     for way in [Way::ThroughTheHost, Way::PastTheHost] {
         let mut fleet = Fleet::new(addresses, way)?;
         let mut open = stay(&fleet)?;
