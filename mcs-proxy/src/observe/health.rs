@@ -6,7 +6,8 @@ use crate::{desired::Family, health::Subject};
 use serde::{Deserialize, Serialize};
 use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc};
 
-const FILE: &str = "health.json";
+/// In the run directory.
+pub const FILE: &str = "health.json";
 
 /// A cluster by one family, or a single endpoint, that has no new flows because it does not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

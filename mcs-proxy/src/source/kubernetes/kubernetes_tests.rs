@@ -197,15 +197,15 @@ async fn a_watch_that_was_interrupted_is_resumed_unless_the_storage_was_put_back
         let (status, body) = services(items);
         (status, body.replace("\"7\"", &format!("\"{version}\"")))
     };
-    let (a, broken) = (service("a", "10.13.0.1"), (500, status(500, "InternalError")));
+    let (a, broken) = ([service("a", "10.13.0.1")], (500, status(500, "InternalError")));
     let script = [
-        services(&[a.clone()]),
+        services(&a),
         broken.clone(),
-        at(9, &[a.clone()]),
+        at(9, &a),
         watch(&[("ADDED", service("b", "10.13.0.2"))]),
         broken,
-        at(3, &[a.clone()]),
-        at(3, &[a]),
+        at(3, &a),
+        at(3, &a),
         watch(&[("ADDED", service("c", "10.13.0.3"))]),
     ];
     let server = ApiServer::start("put-back", &script).await;
