@@ -28,7 +28,7 @@ pub struct ApiServer {
     /// Ended in this order: the rest depends on etcd.
     controllers: Option<Process>,
     server: Option<Process>,
-    etcd: Process,
+    etcd: Option<Process>,
     namespace: Namespace,
     folder: PathBuf,
     service_range: String,
@@ -57,7 +57,7 @@ impl ApiServer {
             format!("{TOKEN},admin,1,system:masters\n{DAEMON_TOKEN},{DAEMON},2\n{LEAVER_TOKEN},{LEAVER},3\n"),
         )?;
         make_keys(&folder)?;
-        let etcd = etcd::start(&namespace, &folder)?;
+        let etcd = Some(etcd::start(&namespace, &folder)?);
         let mut api = Self {
             controllers: None,
             server: None,
@@ -96,12 +96,29 @@ impl ApiServer {
         etcd::compact(&self.namespace)
     }
 
+    /// Starts server and etcd anew, while nothing runs having copied what etcd has to elsewhere, or back from there: as one does who
+    /// restores a backup. Versions are then as they were, too.
+    ///
+    /// # Errors
+    /// The files cannot be copied, or the server does not get there.
+    pub fn restart_with_storage(&mut self, is_restored: bool) -> Result<()> {
+        (self.server, self.etcd) = (None, None);
+        let [used, kept] = ["etcd", "etcd-kept"].map(|name| self.folder.join(name));
+        let (from, to) = if is_restored { (kept, used) } else { (used, kept) };
+        if to.exists() {
+            fs::remove_dir_all(&to)?;
+        }
+        run(Command::new("cp").arg("--recursive").args([&from, &to]))?;
+        self.etcd = Some(etcd::start(&self.namespace, &self.folder)?);
+        self.start_server()
+    }
+
     /// Stops all its processes, as SIGSTOP does, or lets them go on.
     ///
     /// # Errors
     /// The kernel's.
     pub fn pause(&self, paused: bool) -> Result<()> {
-        let all = self.controllers.iter().chain(&self.server).chain([&self.etcd]);
+        let all = self.controllers.iter().chain(&self.server).chain(&self.etcd);
         all.into_iter().try_for_each(|process| process.pause(paused))
     }
 

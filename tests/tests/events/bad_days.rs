@@ -100,6 +100,12 @@ fn a_watch_that_breaks_goes_on_where_it_was() -> Result<()> {
 /// How often the daemon has asked for Services in that way.
 pub(crate) fn asked(stage: &Stage, verb: &str) -> Result<usize> {
     let asked = stage.api.asked_by_the_daemon()?;
-    let is_such = |event: &&Value| event["verb"] == verb && event["objectRef"]["resource"] == "services";
+    // A list of one is asked for to learn at which version the API server is.
+    let is_whole = |event: &Value| {
+        event["requestURI"].as_str().is_some_and(|uri| !uri.split(['?', '&']).any(|it| it == "limit=1"))
+    };
+    let is_such = |event: &&Value| {
+        event["verb"] == verb && event["objectRef"]["resource"] == "services" && is_whole(event)
+    };
     Ok(asked.iter().filter(is_such).count())
 }

@@ -122,12 +122,17 @@ impl Relay {
         state.watches.retain(|(watched, _)| watched != resource);
     }
 
+    /// Watches, or lists but for those of one object: they are to learn at which version the API server is.
     pub(crate) fn asked(&self, is_watch: bool, resource: &str) -> Vec<Asked> {
         let state = self.shared.state();
         state
             .asked
             .iter()
-            .filter(|one| one.is_watch == is_watch && one.resource == resource)
+            .filter(|one| {
+                one.is_watch == is_watch
+                    && one.resource == resource
+                    && !one.query.split('&').any(|it| it == "limit=1")
+            })
             .cloned()
             .collect()
     }

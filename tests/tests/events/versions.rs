@@ -176,3 +176,24 @@ fn a_list_of_which_half_arrives_is_tried_ever_more_seldom_and_stops_nothing_that
     wait(&mut daemon, &["10.12.1.6", "10.12.1.7"])?;
     Ok(())
 }
+
+/// Who restores a backup of etcd puts the versions back, too: what was watched lies in the future then.
+#[test]
+fn an_api_server_whose_storage_was_put_back_is_followed_from_there() -> Result<()> {
+    let mut stage = Stage::new()?;
+    stage.service("serve", "10.13.7.1", "random")?;
+    stage.import("member1-serve-1", "serve", &["10.10.0.6"])?;
+    let mut daemon = stage.daemon(0)?;
+    wait(&mut daemon, &["10.10.0.6"])?;
+    stage.api.restart_with_storage(false)?;
+    for number in 2..30 {
+        stage.import(&format!("member1-serve-{number}"), "serve", &[&format!("10.10.1.{number}")])?;
+    }
+    daemon.wait_for_services("all slices", |rows| used(rows).len() == 29)?;
+
+    stage.api.restart_with_storage(true)?;
+    wait(&mut daemon, &["10.10.0.6"])?;
+    stage.import("member1-serve-9", "serve", &["10.10.0.9"])?;
+    wait(&mut daemon, &["10.10.0.6", "10.10.0.9"])?;
+    Ok(())
+}

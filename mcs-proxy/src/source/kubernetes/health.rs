@@ -63,7 +63,9 @@ impl Health {
             debug!("{kind}s: the API server at {server} forgot where we were; listing anew");
             return;
         }
-        let said = with_causes(error);
+        // A status is what the API server says; the library's words have all its fields beside.
+        let said = status(error).map(|status| status.message.clone()).filter(|message| !message.is_empty());
+        let said = said.unwrap_or_else(|| with_causes(error));
         self.reach.failed(*kind, format!("the API server at {server}: {said}; {}", advice(*kind, error)));
         let repeated = self
             .told

@@ -190,6 +190,28 @@ async fn a_watch_that_is_refused_for_its_version_is_begun_anew_with_a_list() {
     }
 }
 
+/// Objects have version 8, so that a list of version 3 is from before them.
+#[tokio::test]
+async fn a_watch_that_was_interrupted_is_resumed_unless_the_storage_was_put_back_meanwhile() {
+    let at = |version: u8, items: &[String]| {
+        let (status, body) = services(items);
+        (status, body.replace("\"7\"", &format!("\"{version}\"")))
+    };
+    let (a, broken) = ([service("a", "10.13.0.1")], (500, status(500, "InternalError")));
+    let script = [
+        services(&a),
+        broken.clone(),
+        at(9, &a),
+        watch(&[("ADDED", service("b", "10.13.0.2"))]),
+        broken,
+        at(3, &a),
+        at(3, &a),
+        watch(&[("ADDED", service("c", "10.13.0.3"))]),
+    ];
+    let server = ApiServer::start("put-back", &script).await;
+    assert_eq!(follow_services(&server, 4).await, ["= a", "+ b 10.13.0.2", "= a", "+ c 10.13.0.3"]);
+}
+
 #[tokio::test]
 async fn an_api_server_that_refuses_at_first_is_asked_again() {
     let script = [

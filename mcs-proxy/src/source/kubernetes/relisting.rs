@@ -1,9 +1,15 @@
 //! The client library's watcher, where client-go's reflector behaves better: it never asks for ever for a version that the
-//! API server will not watch from, and waits longer after each failure even where lists fail.
+//! API server will not watch from, and waits longer after each failure even where lists fail. And where both would be deaf: after
+//! the API server's storage was put back.
 
-use futures::{Stream, StreamExt, stream};
+use super::era::Eras;
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use kube::{
     Api, Resource,
+    api::ListParams,
     core::Status,
     runtime::{
         WatchStreamExt,
@@ -24,25 +30,16 @@ use std::{
 /// Lists one kind and watches it from there. It never ends.
 ///
 /// Lists ask for the most recent state (no `resourceVersion`), which no API server may answer from a cache that lags
-/// behind: nothing that was seen is unseen by them. A watch that breaks is resumed where it was.
-pub(super) fn relisting<K>(
-    api: Api<K>,
-    config: Config,
-) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send
+/// behind: nothing that was seen is unseen by them. A watch that breaks is resumed where it was, unless the API server's
+/// storage has been put back meanwhile.
+pub(super) fn relisting<K>(api: Api<K>, config: Config, eras: &Eras) -> impl Stream<Item = Item<K>> + Send
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let begin = move || Box::pin(watcher::watcher(api.clone(), config.clone()));
-    let stream = stream::unfold(None, move |current| {
-        let mut current = current.unwrap_or_else(&begin);
-        async move {
-            let item = current.next().await?;
-            let is_lost = matches!(&item, Err(error) if is_lost(error));
-            Some((item, (!is_lost).then_some(current)))
-        }
-    });
     let watching = Arc::new(AtomicBool::new(false));
     let patience = Patience { backoff: DefaultBackoff::default(), watching: Arc::clone(&watching) };
+    let following = Following { api, config, eras, attempt: None };
+    let stream = stream::unfold(following, async |mut following| Some((following.next().await?, following)));
     stream
         .inspect(move |item| {
             if let Ok(Event::Apply(_) | Event::Delete(_)) = item {
@@ -50,6 +47,74 @@ where
             }
         })
         .backoff(patience)
+}
+
+type Item<K> = Result<Event<K>, watcher::Error>;
+
+struct Following<'a, K> {
+    api: Api<K>,
+    config: Config,
+    eras: &'a Eras,
+    attempt: Option<Attempt<K>>,
+}
+
+/// A list, and the watches from there.
+struct Attempt<K> {
+    watcher: BoxStream<'static, Item<K>>,
+    era: u64,
+    /// The connection broke, and the API server may be another by now.
+    was_interrupted: bool,
+}
+
+impl<K> Following<'_, K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    async fn next(&mut self) -> Option<Item<K>> {
+        let mut attempt = self.attempt.take().unwrap_or_else(|| self.begin());
+        if attempt.was_interrupted {
+            match version(&self.api, &self.config).await {
+                Ok(version) if self.eras.is_over(attempt.era, version.as_deref()) => attempt = self.begin(),
+                Ok(_) => {}
+                Err(error) => {
+                    self.attempt = Some(attempt);
+                    return Some(Err(watcher::Error::WatchStartFailed(error)));
+                }
+            }
+        }
+        let item = attempt.watcher.next().await?;
+        match &item {
+            Ok(Event::InitApply(object) | Event::Apply(object) | Event::Delete(object)) => {
+                self.eras.note(object.meta().resource_version.as_deref());
+            }
+            Ok(Event::Init | Event::InitDone) => {}
+            Err(error) if is_lost(error) => return Some(item),
+            Err(_) => {}
+        }
+        attempt.was_interrupted =
+            matches!(item, Err(watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_)));
+        self.attempt = Some(attempt);
+        Some(item)
+    }
+
+    fn begin(&self) -> Attempt<K> {
+        let watcher = watcher::watcher(self.api.clone(), self.config.clone()).boxed();
+        Attempt { watcher, era: self.eras.now(), was_interrupted: false }
+    }
+}
+
+/// At which version the API server is: a list of one object says so.
+async fn version<K>(api: &Api<K>, config: &Config) -> kube::Result<Option<String>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let only = ListParams {
+        label_selector: config.label_selector.clone(),
+        field_selector: config.field_selector.clone(),
+        limit: Some(1),
+        ..ListParams::default()
+    };
+    Ok(api.list_metadata(&only).await?.metadata.resource_version)
 }
 
 /// As client-go's: 0.8 s, twice as long after each further failure, up to 30 s, with jitter, and from the beginning after two
