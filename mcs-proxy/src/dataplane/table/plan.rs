@@ -3,7 +3,7 @@
 use super::{Backend, CapacityError, Entry, Extent, Fill, Probe, Table, Target};
 use crate::{
     dataplane::{Operation, Transaction, service_key},
-    desired::{Frontend, FrontendKey},
+    desired::{Desired, Frontend, FrontendKey},
     model::rejection,
 };
 use mcs_proxy_ebpf::abi::{
@@ -37,11 +37,7 @@ impl Table {
     /// should be costs no operation.
     ///
     /// Removals come last, so that insertions need not wait for them, unless room is short.
-    pub fn plan(
-        &mut self,
-        upserts: &BTreeMap<FrontendKey, Frontend>,
-        removals: &BTreeSet<FrontendKey>,
-    ) -> Plan {
+    pub fn plan(&mut self, upserts: &Desired, removals: &BTreeSet<FrontendKey>) -> Plan {
         let mut refused = BTreeSet::new();
         let wanted: BTreeMap<ServiceKey, (&FrontendKey, Wanted)> = upserts
             .iter()
