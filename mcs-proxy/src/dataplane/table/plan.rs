@@ -176,7 +176,7 @@ impl Planner<'_> {
                     self.transaction.push(Operation::SetVip { vip: key.vip, flags: Some(0) });
                 }
                 self.transaction.extend(self.table.hot.hold(Direction::FromPod, key.vip));
-                Entry {
+                Box::new(Entry {
                     frontend: service,
                     extent: Extent { first: 0, len: 0 },
                     algorithm: wanted.algorithm,
@@ -186,7 +186,7 @@ impl Planner<'_> {
                     slots: Arc::default(),
                     probe: None,
                     backends: BTreeMap::new(),
-                }
+                })
             }
         };
         entry.owns_vip = wanted.owns_vip;
