@@ -6,7 +6,7 @@
 //! until then through the host, which then asks for it.
 
 use crate::{
-    hop::{self, Lookup, NO_NEIGHBOUR, SUCCESS, halves},
+    hop::{self, NO_NEIGHBOUR, SUCCESS, halves},
     wire::store,
 };
 use aya_ebpf::programs::TcContext;
@@ -21,11 +21,8 @@ pub(crate) fn is_on_link(
     bridge: u32,
     backend: &Address,
 ) -> bool {
-    let mut lookup = Lookup::new(source, backend, protocol, bridge);
-    let wanted = lookup.destination;
-    matches!(lookup.ask(ctx), SUCCESS | NO_NEIGHBOUR)
-        && lookup.interface == bridge
-        && lookup.destination == wanted
+    let Some((answer, lookup)) = hop::ask_anew(ctx, source, backend, protocol, bridge) else { return false };
+    matches!(answer, SUCCESS | NO_NEIGHBOUR) && lookup.interface == bridge && hop::leads_to(lookup, backend)
 }
 
 /// Sends the packet straight there, if it is known where that is.

@@ -1,8 +1,9 @@
 //! Where the host would forward a packet to: its routes, rules and neighbours, asked by `bpf_fib_lookup`.
 //!
 //! The answer holds for a second, and for all small packets to one address that come in by one interface: it is wanted up
-//! to twice a packet, and asking is dear (`tests/benches/COSTS.md`). Whoever makes a flow asks anew, so that only open
-//! flows hear late of another route or another MAC address of a neighbour's.
+//! to twice a packet, and asking is dear (`tests/benches/COSTS.md`). Whoever makes a flow asks anew, and its first packet goes
+//! by that answer. Of another route or another MAC address of a neighbour's, open flows hear when the daemon forgets what is
+//! held here, which it does as soon as the kernel tells it; without a daemon, within the second.
 
 use crate::{flow::ticks, maps};
 use aya_ebpf::{helpers::generated::bpf_fib_lookup, programs::TcContext};
@@ -36,6 +37,10 @@ const AF_INET6: u8 = 10;
 /// `BPF_FIB_LKUP_RET_SUCCESS` and `BPF_FIB_LKUP_RET_NO_NEIGH`.
 pub(crate) const SUCCESS: i64 = 0;
 pub(crate) const NO_NEIGHBOUR: i64 = 7;
+/// `BPF_FIB_LKUP_RET_FRAG_NEEDED`: of this packet alone.
+const TOO_LARGE: i64 = 8;
+/// Ours: nobody was asked.
+const NO_ROOM: i64 = -1;
 
 impl Lookup {
     /// A packet between two addresses of one family that comes in by `interface`.
@@ -158,20 +163,42 @@ pub(crate) fn find(
             return Some(hop);
         }
     }
-    if !ask(ctx, source, protocol) {
+    if ask(ctx, source, protocol) != SUCCESS {
         return None;
     }
     // SAFETY: as above.
     maps::hop(&asking.key).map(|pointer| unsafe { &*pointer })
 }
 
-/// Asks the host what `asking.key` says, and notes the answer, if it is a way.
+/// What the host says now, whatever it said before: what the helper returns, and what it has filled in.
+#[inline(always)]
+pub(crate) fn ask_anew(
+    ctx: &TcContext,
+    source: &Address,
+    destination: &Address,
+    protocol: u8,
+    interface: u32,
+) -> Option<(i64, &'static Lookup)> {
+    let asking = maps::asking()?;
+    asking.key = HopKey { destination: *destination, interface, pad: 0 };
+    let answer = ask(ctx, source, protocol);
+    Some((answer, &asking.lookup))
+}
+
+/// Asks the host what `asking.key` says, and notes the answer, if it is a way; if not, what it said before holds no more.
 #[inline(never)]
-fn ask(ctx: &TcContext, source: &Address, protocol: u8) -> bool {
-    let Some(Asking { key, lookup, hop }) = maps::asking() else { return false };
+fn ask(ctx: &TcContext, source: &Address, protocol: u8) -> i64 {
+    let Some(Asking { key, lookup, hop }) = maps::asking() else { return NO_ROOM };
     *lookup = Lookup::new(source, &key.destination, protocol, key.interface);
-    if lookup.ask(ctx) != SUCCESS {
-        return false;
+    let answer = lookup.ask(ctx);
+    if answer != SUCCESS {
+        if answer != TOO_LARGE
+            && let Some(pointer) = maps::hop(key)
+        {
+            // SAFETY: as in `find`.
+            unsafe { (*pointer).asked = ticks().wrapping_sub(maps::ticks_per_second()) };
+        }
+        return answer;
     }
     let wanted = Lookup::words(&key.destination);
     let direct = if lookup.destination == wanted { DIRECT } else { 0 };
@@ -185,7 +212,15 @@ fn ask(ctx: &TcContext, source: &Address, protocol: u8) -> bool {
         // In place: an update through the map takes another element.
         // SAFETY: as in `find`.
         unsafe { ptr::copy_nonoverlapping(hop, pointer, 1) };
-        return true;
+    } else {
+        // Without an element whoever wants the answer asks again.
+        let _is_noted = maps::insert_hop(key, hop);
     }
-    maps::insert_hop(key, hop)
+    answer
+}
+
+/// Whether an answer of [`ask_anew`] leads to this address itself, without a gateway.
+#[inline(always)]
+pub(crate) fn leads_to(lookup: &Lookup, destination: &Address) -> bool {
+    lookup.destination == Lookup::words(destination)
 }

@@ -11,7 +11,7 @@
 //! ```
 
 use crate::{
-    hop::{self, Hop, Lookup, SUCCESS, halves},
+    hop::{self, Hop, SUCCESS, halves},
     maps::{self, Tier},
     packet, reply,
     rewrite::{End, rewrite, shift},
@@ -62,8 +62,8 @@ fn is_translated() -> bool {
 #[inline(never)]
 pub(crate) fn is_beside(ctx: &TcContext, source: &Address, protocol: u8, backend: &Address) -> bool {
     let own = interface(ctx);
-    let mut lookup = Lookup::new(source, backend, protocol, own);
-    lookup.ask(ctx) == SUCCESS && lookup.interface != own && is_a_pods(lookup.interface)
+    let Some((answer, lookup)) = hop::ask_anew(ctx, source, backend, protocol, own) else { return false };
+    answer == SUCCESS && lookup.interface != own && is_a_pods(lookup.interface)
 }
 
 /// No bridge's: there, packets stay on the bridge.

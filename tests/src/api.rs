@@ -1,6 +1,6 @@
 //! A real API server: etcd, kube-apiserver, and the controllers that write EndpointSlices, on a world's fabric.
 
-use crate::{FABRIC, Namespace, Process, World, namespace::run, programs};
+use crate::{FABRIC, Namespace, Process, World, etcd, namespace::run, programs};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::{
@@ -28,10 +28,12 @@ pub struct ApiServer {
     /// Ended in this order: the rest depends on etcd.
     controllers: Option<Process>,
     server: Option<Process>,
-    etcd: Process,
+    etcd: Option<Process>,
     namespace: Namespace,
     folder: PathBuf,
     service_range: String,
+    /// Flags of the server beyond the usual ones.
+    more: Vec<String>,
 }
 
 impl ApiServer {
@@ -40,6 +42,14 @@ impl ApiServer {
     /// # Errors
     /// A program is missing or does not get there.
     pub fn start(world: &World, service_range: &str) -> Result<Self> {
+        Self::start_with(world, service_range, &[])
+    }
+
+    /// As [`start`](Self::start), with more flags for the server.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(world: &World, service_range: &str, more: &[&str]) -> Result<Self> {
         let folder = world.folder("api")?;
         let namespace = world.fabric().clone();
         fs::write(
@@ -47,7 +57,7 @@ impl ApiServer {
             format!("{TOKEN},admin,1,system:masters\n{DAEMON_TOKEN},{DAEMON},2\n{LEAVER_TOKEN},{LEAVER},3\n"),
         )?;
         make_keys(&folder)?;
-        let etcd = start_etcd(&namespace, &folder)?;
+        let etcd = Some(etcd::start(&namespace, &folder)?);
         let mut api = Self {
             controllers: None,
             server: None,
@@ -55,6 +65,7 @@ impl ApiServer {
             namespace,
             folder,
             service_range: service_range.to_owned(),
+            more: more.iter().map(|&flag| flag.to_owned()).collect(),
         };
         fs::write(api.kubeconfig(), kubeconfig(TOKEN))?;
         fs::write(api.daemon_kubeconfig(), kubeconfig(DAEMON_TOKEN))?;
@@ -77,12 +88,37 @@ impl ApiServer {
         self.server = None;
     }
 
+    /// Takes from etcd what was before now: without its watch cache, the server then refuses watches from there (410 Gone).
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub fn forget_the_past(&self) -> Result<()> {
+        etcd::compact(&self.namespace)
+    }
+
+    /// Starts server and etcd anew, while nothing runs having copied what etcd has to elsewhere, or back from there: as one does who
+    /// restores a backup. Versions are then as they were, too.
+    ///
+    /// # Errors
+    /// The files cannot be copied, or the server does not get there.
+    pub fn restart_with_storage(&mut self, is_restored: bool) -> Result<()> {
+        (self.server, self.etcd) = (None, None);
+        let [used, kept] = ["etcd", "etcd-kept"].map(|name| self.folder.join(name));
+        let (from, to) = if is_restored { (kept, used) } else { (used, kept) };
+        if to.exists() {
+            fs::remove_dir_all(&to)?;
+        }
+        run(Command::new("cp").arg("--recursive").args([&from, &to]))?;
+        self.etcd = Some(etcd::start(&self.namespace, &self.folder)?);
+        self.start_server()
+    }
+
     /// Stops all its processes, as SIGSTOP does, or lets them go on.
     ///
     /// # Errors
     /// The kernel's.
     pub fn pause(&self, paused: bool) -> Result<()> {
-        let all = self.controllers.iter().chain(&self.server).chain([&self.etcd]);
+        let all = self.controllers.iter().chain(&self.server).chain(&self.etcd);
         all.into_iter().try_for_each(|process| process.pause(paused))
     }
 
@@ -100,41 +136,40 @@ impl ApiServer {
         fs::write(file("audit.yaml"), policy.to_string())?;
         let (policy, audit) = (file("audit.yaml"), file("audit.log"));
         let (certificates, address, port) = (file("certificates"), FABRIC.to_string(), PORT.to_string());
-        self.server = Some(self.namespace.spawn(
-            "kube-apiserver",
-            &programs::kubernetes("kube-apiserver")?,
-            &[
-                "--etcd-servers",
-                "http://127.0.0.1:2379",
-                "--authorization-mode",
-                "RBAC",
-                "--token-auth-file",
-                &tokens,
-                "--service-account-key-file",
-                &public,
-                "--service-account-signing-key-file",
-                &key,
-                "--service-account-issuer",
-                "https://kubernetes.default.svc",
-                "--service-cluster-ip-range",
-                &self.service_range,
-                "--cert-dir",
-                &certificates,
-                "--bind-address",
-                &address,
-                "--advertise-address",
-                &address,
-                "--secure-port",
-                &port,
-                "--audit-policy-file",
-                &policy,
-                "--audit-log-path",
-                &audit,
-                // Pods are entered without a controller that would make their service accounts.
-                "--disable-admission-plugins",
-                "ServiceAccount",
-            ],
-        )?);
+        let usual = [
+            "--etcd-servers",
+            "http://127.0.0.1:2379",
+            "--authorization-mode",
+            "RBAC",
+            "--token-auth-file",
+            &tokens,
+            "--service-account-key-file",
+            &public,
+            "--service-account-signing-key-file",
+            &key,
+            "--service-account-issuer",
+            "https://kubernetes.default.svc",
+            "--service-cluster-ip-range",
+            &self.service_range,
+            "--cert-dir",
+            &certificates,
+            "--bind-address",
+            &address,
+            "--advertise-address",
+            &address,
+            "--secure-port",
+            &port,
+            "--audit-policy-file",
+            &policy,
+            "--audit-log-path",
+            &audit,
+            // Pods are entered without a controller that would make their service accounts.
+            "--disable-admission-plugins",
+            "ServiceAccount",
+        ];
+        let flags: Vec<&str> = usual.into_iter().chain(self.more.iter().map(String::as_str)).collect();
+        let program = programs::kubernetes("kube-apiserver")?;
+        self.server = Some(self.namespace.spawn("kube-apiserver", &program, &flags)?);
         let start = Instant::now();
         while self.call("GET", "/readyz", None).is_err() {
             let server = self.server.as_mut().context("no server")?;
@@ -309,25 +344,6 @@ pub(crate) fn make_keys(folder: &Path) -> Result<()> {
         .arg("-out")
         .arg(folder.join("sa.pub")))?;
     Ok(())
-}
-
-pub(crate) fn start_etcd(namespace: &Namespace, folder: &Path) -> Result<Process> {
-    let data = folder.join("etcd").display().to_string();
-    namespace.spawn(
-        "etcd",
-        &programs::kubernetes("etcd")?,
-        &[
-            "--data-dir",
-            &data,
-            "--unsafe-no-fsync",
-            "--listen-client-urls",
-            "http://127.0.0.1:2379",
-            "--advertise-client-urls",
-            "http://127.0.0.1:2379",
-            "--listen-peer-urls",
-            "http://127.0.0.1:2380",
-        ],
-    )
 }
 
 pub(crate) fn kubeconfig(token: &str) -> String {

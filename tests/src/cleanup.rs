@@ -216,8 +216,10 @@ fn remove_traces(run: &str) {
 fn remove(own: impl Fn(&str) -> bool) {
     for folder in [BPF, RUNS] {
         for name in names(folder).filter(|name| own(name)) {
+            let path = Path::new(folder).join(name);
+            unmount_beneath(&path);
             // Pinned links detach when their pin goes.
-            drop(fs::remove_dir_all(Path::new(folder).join(name)));
+            drop(fs::remove_dir_all(path));
         }
     }
     cluster::remove_cgroups(&own);
@@ -226,9 +228,39 @@ fn remove(own: impl Fn(&str) -> bool) {
     }
 }
 
+/// Tests that were killed have left file systems of their own there.
+fn unmount_beneath(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    // Names of ours have no characters that are written otherwise there.
+    let beneath = mounts
+        .lines()
+        .filter_map(|mount| mount.split(' ').nth(1))
+        .filter(|at| Path::new(at).starts_with(folder));
+    // One that lies in another was mounted after it.
+    for at in beneath.collect::<Vec<_>>().into_iter().rev() {
+        drop(Command::new("umount").args(["--lazy", at]).stderr(Stdio::null()).status());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_systems_that_a_run_has_mounted_go_with_its_folder() {
+        // Of a run that lives, so that no other process takes it away meanwhile.
+        let own = format!("{}-mounts", run_name());
+        let outer = Path::new(RUNS).join(&own).join("outer");
+        for at in [&outer, &outer.join("inner")] {
+            fs::create_dir_all(at).unwrap();
+            let mounted = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(at).status().unwrap();
+            assert!(mounted.success());
+        }
+        remove(|name| name == own);
+        assert!(!Path::new(RUNS).join(&own).exists());
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains(&own), "{mounts}");
+    }
 
     #[test]
     fn only_names_of_runs_are_taken_for_runs() {

@@ -56,12 +56,27 @@ fn http_once(service: SocketAddr) -> Result<IpAddr> {
     http_over(stream.with_context(|| format!("connect {service}"))?, service)
 }
 
-fn http_over(mut stream: TcpStream, service: SocketAddr) -> Result<IpAddr> {
+fn http_over(stream: TcpStream, service: SocketAddr) -> Result<IpAddr> {
+    who(&greeting_over(stream, service)?)
+}
+
+fn greeting_over(mut stream: TcpStream, service: SocketAddr) -> Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: serve\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("answer of {service}"))?;
-    who(&answer)
+    Ok(answer)
+}
+
+/// Calls a Service once over HTTP, and returns what it says: whoever answers names its pod.
+///
+/// # Errors
+/// The request is not answered.
+pub fn greeting(namespace: &Namespace, service: SocketAddr) -> Result<String> {
+    namespace.run(move || {
+        let stream = TcpStream::connect_timeout(&service, PATIENCE);
+        greeting_over(stream.with_context(|| format!("connect {service}"))?, service)
+    })
 }
 
 /// A connection that stays open over several requests.
@@ -78,6 +93,21 @@ impl Connection {
         Self::over(namespace.run(move || TcpStream::connect_timeout(&service, PATIENCE))?, service)
     }
 
+    /// So many, each of which has been answered: whoever answers waits for half a minute.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and [`ask`](Self::ask).
+    pub fn open_many(namespace: &Namespace, service: SocketAddr, number: usize) -> Result<Vec<Self>> {
+        namespace.run(move || {
+            let open = |_| {
+                let mut connection = Self::over(TcpStream::connect_timeout(&service, PATIENCE)?, service)?;
+                connection.ask()?;
+                anyhow::Ok(connection)
+            };
+            (0..number).map(open).collect::<Result<_>>()
+        })
+    }
+
     /// Over a stream that is there.
     ///
     /// # Errors
@@ -85,7 +115,17 @@ impl Connection {
     pub fn over(stream: TcpStream, service: SocketAddr) -> Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
+        // A request is written in pieces, each of which would wait for the one before to be acknowledged, for 40 ms.
+        stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream), service })
+    }
+
+    /// Where it comes from.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn local(&self) -> Result<SocketAddr> {
+        Ok(self.stream.get_ref().local_addr()?)
     }
 
     /// Sends a request and returns who answered.
@@ -186,10 +226,18 @@ fn udp_socket_here(service: SocketAddr) -> Result<UdpSocket> {
 /// # Errors
 /// It is not answered, or comes back changed.
 pub fn udp_ask(socket: &UdpSocket, service: SocketAddr, datagram: &str) -> Result<IpAddr> {
+    who_sent_back(service, datagram, udp_greeting(socket, service, datagram)?.as_bytes())
+}
+
+/// Sends a datagram and returns what comes back: whoever answers names its pod.
+///
+/// # Errors
+/// It is not answered.
+pub fn udp_greeting(socket: &UdpSocket, service: SocketAddr, datagram: &str) -> Result<String> {
     socket.send(datagram.as_bytes()).with_context(|| format!("send to {service}"))?;
     let mut answer = vec![0; LARGEST_DATAGRAM];
     let length = socket.recv(&mut answer).with_context(|| format!("answer of {service}"))?;
-    who_sent_back(service, datagram, &answer[..length])
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 /// A socket in a namespace with this address and port, not connected.

@@ -318,6 +318,17 @@ impl Daemon {
         run(Command::new(programs::mcs_proxy()?).args(arguments).arg("--pin-dir").arg(&self.pin_dir))
     }
 
+    /// What `status -o json` prints, whatever it thinks of it.
+    ///
+    /// # Errors
+    /// It prints no JSON.
+    pub fn status(&self) -> Result<Value> {
+        let mut command = Command::new(programs::mcs_proxy()?);
+        let output = command.args(["status", "-o", "json", "--pin-dir"]).arg(&self.pin_dir).output()?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// What the maps hold.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod client;
 pub mod cluster;
 pub mod crd;
 mod daemon;
+mod etcd;
 mod figures;
 pub mod http;
 pub mod interrupt;

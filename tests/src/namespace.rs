@@ -188,7 +188,7 @@ impl Namespace {
         self.spawn_command(name, command)
     }
 
-    fn spawn_command(&self, name: &str, mut command: Command) -> Result<Process> {
+    pub(crate) fn spawn_command(&self, name: &str, mut command: Command) -> Result<Process> {
         let folder = self.folder.join("log");
         fs::create_dir_all(&folder)?;
         // A terminal's Ctrl-C is for us; we end the rest in order.
@@ -292,6 +292,14 @@ impl Process {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    /// Waits for its end, and says whether it was a good one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn succeeds(&mut self) -> Result<bool> {
+        Ok(self.child.wait()?.success())
+    }
+
     /// Ends it as a crash would.
     ///
     /// # Errors
@@ -318,8 +326,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        cleanup::end_process(self.child.id());
-        drop(self.child.wait());
+        // Once it has been waited for, its id may be another's.
+        if self.is_running().unwrap_or(false) {
+            cleanup::end_process(self.child.id());
+            drop(self.child.wait());
+        }
         cleanup::forget_process(self.child.id());
     }
 }

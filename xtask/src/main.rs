@@ -55,7 +55,7 @@ enum Task {
     Cluster(cluster::Act),
     /// Measure mcs-proxy beside kube-proxy, or by a name something smaller; as root
     Bench(bench::Benches),
-    /// Build the image of the static binary, for processors like this machine's, and its bill of materials
+    /// Build the image of the static binary and its bill of materials
     Image(image::Options),
     /// Check licences, sources and duplicates of the dependencies with cargo-deny
     Deny,

@@ -1,6 +1,6 @@
 //! The backend of a new flow.
 
-use super::{Here, Model, Remembered, Segment, tables::Tables};
+use super::{Frontend, Here, Model, Remembered, Segment, tables::Tables};
 use crate::{
     abi::{Address, Flow, Liveness, Port, ServiceKey, Slot, Tuple, Verdict},
     select::{flow_hash, select},
@@ -51,16 +51,12 @@ impl Model {
         {
             return Ok(target);
         }
-        let count = u32::try_from(frontend.slots.len()).map_err(|_| Verdict::Corrupt)?;
-        let index = select(
-            frontend.algorithm,
-            count,
-            || Some(self.tables.take_turn(frontend.service)),
-            || self.lots.pop_front().unwrap_or_default(),
-            || flow_hash(&key.client, key.client_port, &key.peer, key.peer_port, key.protocol),
-        )
-        .ok_or(Verdict::Corrupt)?;
-        let Slot { address, port, backend } = frontend.slots[index as usize];
+        let probe = self.tables.frontends.get_mut(&service_key).and_then(|frontend| frontend.probe.take());
+        let slot = match probe {
+            Some(slot) => slot,
+            None => self.turn(key, &frontend)?,
+        };
+        let Slot { address, port, backend } = slot;
         let target = Target {
             address,
             port,
@@ -80,6 +76,20 @@ impl Model {
             self.tables.affinity.insert((frontend.service, key.client), remembered);
         }
         Ok(target)
+    }
+
+    /// The slot that the algorithm gives the flow.
+    fn turn(&mut self, key: &Tuple, frontend: &Frontend) -> Result<Slot, Verdict> {
+        let count = u32::try_from(frontend.slots.len()).map_err(|_| Verdict::Corrupt)?;
+        let index = select(
+            frontend.algorithm,
+            count,
+            || Some(self.tables.take_turn(frontend.service)),
+            || self.lots.pop_front().unwrap_or_default(),
+            || flow_hash(&key.client, key.client_port, &key.peer, key.peer_port, key.protocol),
+        )
+        .ok_or(Verdict::Corrupt)?;
+        Ok(frontend.slots[index as usize])
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) enum Known {
     Current(Target),
     /// A flow whose tuple a new one takes over.
     Outdated,
+    /// A connection that user space has ended.
+    Ended,
 }
 
 impl Model {
@@ -57,6 +59,13 @@ impl Model {
             if !is_promoted {
                 self.tables.restore_reply(false, key);
             }
+        }
+        if flow.state.is_cut() {
+            let Tables { established, transient, .. } = &mut self.tables;
+            if let Some(entry) = established.flows.get_mut(key).or_else(|| transient.flows.get_mut(key)) {
+                entry.state = entry.state.with(FlowState::RESET);
+            }
+            return Known::Ended;
         }
         Known::Current(Target::of(&flow))
     }

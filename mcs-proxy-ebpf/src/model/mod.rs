@@ -82,6 +82,8 @@ impl Model {
         let mut verdict = self.sort(&mut packet, here).unwrap_or_else(|verdict| verdict);
         if verdict == Verdict::NoBackend {
             verdict = self.refuse(&mut packet, here);
+        } else if verdict == Verdict::Ended && self.refuse(&mut packet, here) != Verdict::Rejected {
+            verdict = Verdict::RejectLimited;
         }
         self.conclude(verdict, packet)
     }
@@ -136,6 +138,7 @@ impl Model {
         let is_answer = packet.destination == self.tables.hairpin(packet.source.is_v4());
         let (target, is_new) = match self.find(&key, segment, here) {
             life::Known::Current(target) => (target, false),
+            life::Known::Ended => return Err(Verdict::Ended),
             life::Known::Outdated | life::Known::Unknown if is_answer => {
                 return self.answer_itself(packet, segment, here);
             }

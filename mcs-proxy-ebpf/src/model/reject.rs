@@ -1,4 +1,4 @@
-//! What a pod is told when it calls a frontend that has no backend.
+//! What a pod is told when it calls a frontend that has no backend, and when its connection was ended.
 
 use super::{Body, Here, Model, Packet, Quote, Segment};
 use crate::{
@@ -20,7 +20,13 @@ impl Model {
             // The SYN occupies a number, and so does every byte behind the header.
             let occupied = packet.bytes - network - u64::from(segment.header) + 1;
             let acknowledgment = u32::from_be(segment.sequence).wrapping_add(occupied as u32).to_be();
-            (Body::Segment(reset(&segment, acknowledgment)), network + u64::from(TCP_HEADER))
+            let reset = if segment.tcp_flags & TCP_ACK == 0 {
+                reset(&segment, TCP_RST | TCP_ACK, 0, acknowledgment)
+            } else {
+                // What acknowledges says which number is expected.
+                reset(&segment, TCP_RST, segment.acknowledgment, 0)
+            };
+            (Body::Segment(reset), network + u64::from(TCP_HEADER))
         } else {
             let bytes = network + ICMP_HEADER + network + QUOTED;
             if packet.bytes < bytes {
@@ -37,13 +43,13 @@ impl Model {
     }
 }
 
-const fn reset(segment: &Segment, acknowledgment: u32) -> Segment {
+const fn reset(segment: &Segment, tcp_flags: u8, sequence: u32, acknowledgment: u32) -> Segment {
     Segment {
         protocol: Protocol::Tcp,
         source_port: segment.destination_port,
         destination_port: segment.source_port,
-        tcp_flags: TCP_RST | TCP_ACK,
-        sequence: 0,
+        tcp_flags,
+        sequence,
         acknowledgment,
         header: TCP_HEADER,
     }

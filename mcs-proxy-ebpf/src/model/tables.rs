@@ -54,6 +54,8 @@ pub struct Frontend {
     /// 0: no affinity.
     pub affinity_seconds: u32,
     pub slots: Vec<Slot>,
+    /// One more, for one new flow alone; gone with it.
+    pub probe: Option<Slot>,
 }
 
 /// Where a client's last flow went.

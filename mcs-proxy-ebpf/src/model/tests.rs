@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    abi::{Address, Algorithm, BackendState, Liveness, Port, Protocol, ServiceKey, Slot},
+    abi::{Address, Algorithm, BackendState, FlowState, Liveness, Port, Protocol, ServiceKey, Slot},
     transition::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
 };
 use std::net::IpAddr;
@@ -26,8 +26,13 @@ fn model(protocol: Protocol) -> Model {
         Slot { address: address(backend), port: Port::new(8080), backend: id }
     });
     model.tables.mark(Direction::FromPod, &vip);
-    let frontend =
-        Frontend { service: 1, algorithm: Algorithm::RoundRobin, affinity_seconds: 0, slots: slots.to_vec() };
+    let frontend = Frontend {
+        service: 1,
+        algorithm: Algorithm::RoundRobin,
+        affinity_seconds: 0,
+        slots: slots.to_vec(),
+        probe: None,
+    };
     model.tables.frontends.insert(ServiceKey::new(vip, Port::new(80), protocol.number()), frontend);
     model
 }
@@ -107,4 +112,29 @@ fn a_frontend_without_backends_refuses() {
     let Body::Segment(reset) = refused.packet.body else { panic!("no RST: {:?}", refused.packet) };
     assert_eq!((reset.tcp_flags, reset.acknowledgment), (TCP_RST | TCP_ACK, 6_u32.to_be()));
     assert_eq!(to_vip(&mut model, 1, TCP_ACK, 5).verdict, Verdict::UnknownConnection);
+}
+
+#[test]
+fn one_flow_is_a_probe_and_takes_no_turn() {
+    let mut model = model(Protocol::Tcp);
+    let probed = Slot { address: address("10.10.0.7"), port: Port::new(8080), backend: 3 };
+    model.tables.frontends.values_mut().for_each(|frontend| frontend.probe = Some(probed));
+    let backends = [1, 2, 3].map(|port| to_vip(&mut model, port, TCP_SYN, 5).packet.destination);
+    assert_eq!(backends, ["10.10.0.7", "10.10.0.6", "10.12.0.6"].map(address));
+    assert_eq!(model.counters.backends[&3].flows, 1);
+}
+
+#[test]
+fn a_connection_that_was_ended_is_reset_until_a_new_one_begins() {
+    let mut model = model(Protocol::Tcp);
+    to_vip(&mut model, 1, TCP_SYN, 5);
+    to_client(&mut model, "10.10.0.6", 1, TCP_SYN | TCP_ACK);
+    model.tables.transient.flows.values_mut().for_each(|flow| flow.state = flow.state.with(FlowState::CUT));
+    for _ in 0..2 {
+        let ended = to_vip(&mut model, 1, TCP_ACK, 6);
+        assert_eq!((ended.verdict, ended.packet.source), (Verdict::Ended, address("10.13.0.1")));
+        let Body::Segment(reset) = ended.packet.body else { panic!("no RST: {:?}", ended.packet) };
+        assert_eq!(reset.tcp_flags, TCP_RST, "what acknowledges says which number is expected");
+    }
+    assert_eq!(to_vip(&mut model, 1, TCP_SYN, 9).verdict, Verdict::NewFlow);
 }

@@ -2,6 +2,7 @@
 //! needs no daemon; what it lacks the rights to see, it says.
 
 mod capacity;
+mod hooks;
 mod kernel;
 mod others;
 mod pinned;
@@ -36,8 +37,8 @@ pub fn check(intent: &Intent<'_>) -> Vec<Line> {
     lines.extend(sysctls::lines(&fs_read));
     lines.extend(pinned::lines(intent.pin_dir, intent.sizes));
     lines.push(capacity::memory(intent.pin_dir, intent.sizes));
-    lines.extend([others::on_interfaces(intent.pin_dir), others::on_cgroup(intent.pin_dir, &place)]);
-    lines.extend([others::kube_proxy(), others::cilium(Path::new("/"))]);
+    lines.extend([hooks::on_interfaces(intent.pin_dir), hooks::on_cgroup(intent.pin_dir, &place)]);
+    lines.extend([others::kube_proxy(), others::cilium()]);
     lines.push(others::local_imports(&catalog));
     lines
 }

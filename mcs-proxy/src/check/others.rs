@@ -1,81 +1,18 @@
-//! Who else is on this node: programs on the hooks, kube-proxy, Cilium; and imports with this node's addresses.
+//! Who else is on this node: kube-proxy, Cilium; and imports with this node's addresses.
 
 use super::fs_read;
 use crate::{
-    dataplane::{
-        pins::PinDir,
-        sockets::{Place, SocketHook, SocketsError},
-        sys::{self, Access, TcxHook},
-    },
+    dataplane::sys,
     observe::{catalog::Catalog, line::Line},
 };
-use mcs_proxy_ebpf::abi::Direction;
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    collections::BTreeSet,
+    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
-    os::fd::{AsFd as _, AsRawFd as _},
     path::Path,
     time::Duration,
 };
-
-/// TCX programs that are not ours. Of classic filters (`cls_bpf`) the kernel tells elsewhere: `tc filter show`.
-pub(super) fn on_interfaces(pin_dir: &PinDir) -> Line {
-    const PART: &str = "other programs";
-    let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for (index, name) in interfaces() {
-        for hook in [TcxHook::Ingress, TcxHook::Egress] {
-            let Ok(programs) = sys::tcx_query(index, hook) else { continue };
-            let ours = our_program(pin_dir, index, hook);
-            let others =
-                programs.iter().map(|(program, _)| *program).filter(|program| Some(*program) != ours);
-            found.entry(name.clone()).or_default().extend(others);
-        }
-    }
-    found.retain(|_, programs| !programs.is_empty());
-    match found.first_key_value() {
-        None => Line::ok(PART, "none but ours on TCX hooks"),
-        Some((name, programs)) => Line::ok(
-            PART,
-            format!(
-                "on {} interfaces, as on {name} (ids {}): ours lets each packet go on to them; `bpftool net` names them",
-                found.len(),
-                list(programs)
-            ),
-        ),
-    }
-}
-
-pub(super) fn on_cgroup(pin_dir: &PinDir, place: &Result<Place, SocketsError>) -> Line {
-    const PART: &str = "other socket programs";
-    let Some(directory) = place.as_ref().ok().and_then(|place| File::open(&place.cgroup).ok()) else {
-        return Line::ok(PART, "no cgroup2 to look at");
-    };
-    let mut others = BTreeSet::new();
-    for hook in [SocketHook::Connect4, SocketHook::Connect6, SocketHook::SendMsg4, SocketHook::SendMsg6] {
-        let Ok(programs) = sys::prog_query(directory.as_raw_fd().cast_unsigned(), hook.number()) else {
-            continue;
-        };
-        let ours = usize::from(pin_dir.socket_link(hook).exists());
-        if programs.len() > ours {
-            others.insert(hook.as_str());
-        }
-    }
-    if others.is_empty() {
-        return Line::ok(PART, "none but ours on connect and sendmsg");
-    }
-    let hooks: Vec<_> = others.into_iter().collect();
-    Line::warning(
-        PART,
-        format!(
-            "another program is on {}: whichever translates first, the other sees a pod's address",
-            hooks.join(", ")
-        ),
-        "`bpftool cgroup tree` names it; if it translates Services (Cilium's socket load balancing), say --socket-path \
-         off or turn it off there",
-    )
-}
 
 /// kube-proxy tells its mode beside its metrics (`--metrics-bind-address`, by default 127.0.0.1:10249).
 pub(super) fn kube_proxy() -> Line {
@@ -118,12 +55,15 @@ fn runs(name: &str) -> bool {
         .any(|entry| fs_read(&format!("{}/comm", entry.path().display())).as_deref() == Some(name))
 }
 
-/// Cilium pins what it translates Services with; `root`: of the file systems.
-pub(super) fn cilium(root: &Path) -> Line {
+pub(super) fn cilium() -> Line {
+    cilium_of(Path::new("/sys/fs/bpf"), sys::interface_index("cilium_host").is_some())
+}
+
+/// Cilium pins what it translates Services with.
+fn cilium_of(bpffs: &Path, has_interface: bool) -> Line {
     const PART: &str = "Cilium";
-    let sockets = root.join("sys/fs/bpf/cilium/socketlb/links/cgroup");
-    let services = root.join("sys/fs/bpf/tc/globals/cilium_lb4_services_v2");
-    let has_interface = root.join("sys/class/net/cilium_host").exists();
+    let sockets = bpffs.join("cilium/socketlb/links/cgroup");
+    let services = bpffs.join("tc/globals/cilium_lb4_services_v2");
     let translates = fs::read_dir(&sockets).is_ok_and(|mut links| links.next().is_some());
     if translates || (services.exists() && has_interface) {
         return Line::warning(
@@ -171,26 +111,6 @@ pub(super) fn local_imports(catalog: &Catalog) -> Line {
     }
 }
 
-fn our_program(pin_dir: &PinDir, index: u32, hook: TcxHook) -> Option<u32> {
-    let direction = match hook {
-        TcxHook::Ingress => Direction::FromPod,
-        TcxHook::Egress => Direction::ToPod,
-    };
-    let link = sys::object_get(&pin_dir.link(index, direction), Access::ReadWrite).ok()?;
-    Some(sys::tcx_link_info(link.as_fd()).ok()??.program_id)
-}
-
-/// Index and name of every interface of this network namespace, wherever /sys is from (proc_pid_net(5)).
-fn interfaces() -> Vec<(u32, String)> {
-    let text = fs_read("/proc/self/net/dev").unwrap_or_default();
-    let names = text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
-    names.filter_map(|name| Some((sys::interface_index(&name)?, name))).collect()
-}
-
-fn list(ids: &[u32]) -> String {
-    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,11 +130,14 @@ mod tests {
     #[test]
     fn cilium_is_told_by_what_it_leaves_on_a_node() {
         let root = std::env::temp_dir().join(format!("mcs-proxy-cilium-{}", std::process::id()));
-        assert_eq!(cilium(&root).level, Level::Ok);
-        fs::create_dir_all(root.join("sys/class/net/cilium_host")).unwrap();
-        assert!(cilium(&root).says.contains("past our hook"));
-        fs::create_dir_all(root.join("sys/fs/bpf/cilium/socketlb/links/cgroup/connect4")).unwrap();
-        assert!(cilium(&root).says.contains("before us"));
+        assert_eq!(cilium_of(&root, false).level, Level::Ok);
+        assert!(cilium_of(&root, true).says.contains("past our hook"));
+        for (pin, has_interface) in
+            [("tc/globals/cilium_lb4_services_v2", true), ("cilium/socketlb/links/cgroup/connect4", false)]
+        {
+            fs::create_dir_all(root.join(pin)).unwrap();
+            assert!(cilium_of(&root, has_interface).says.contains("before us"), "{pin}");
+        }
         fs::remove_dir_all(&root).unwrap();
     }
 

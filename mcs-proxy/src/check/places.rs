@@ -18,6 +18,12 @@ pub(super) fn bpffs(pin_dir: &PinDir) -> Line {
             format!("{root} is not on a BPF file system"),
             "on the node (in a pod: on the host, and mounted from there): mount -t bpf bpf /sys/fs/bpf",
         ),
+        Err(PinsError::ReadOnly { .. }) => Line::failed(
+            "bpffs",
+            format!("{root} is on a BPF file system that is mounted read-only"),
+            "what is pinned goes on, but no daemon can start: mount -o remount,rw /sys/fs/bpf (in a pod: mount it without \
+             readOnly)",
+        ),
         Err(error) => {
             Line::failed("bpffs", error.to_string(), "name a directory on a BPF file system by --pin-dir")
         }

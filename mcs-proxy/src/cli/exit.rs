@@ -31,6 +31,7 @@ fn number(error: &anyhow::Error) -> u8 {
         PinsError::NothingPinned { .. } => NOTHING_PINNED,
         PinsError::Denied { .. } => DENIED,
         PinsError::NotBpffs { .. }
+        | PinsError::ReadOnly { .. }
         | PinsError::Directory { .. }
         | PinsError::Read { .. }
         | PinsError::Sys { .. } => FAILED,

@@ -9,7 +9,7 @@ use crate::{
     observe::{
         catalog::Catalog,
         drift::Drift,
-        interfaces,
+        health, interfaces,
         inventory::Inventory,
         line::{Level, Line, worst},
         mode,
@@ -73,6 +73,14 @@ fn without_daemon(places: &Places, why: &str) -> Status {
     let silent = interfaces::read(&places.run_dir()).unwrap_or_default();
     lines.extend(silent.iter().map(|silent| {
         Line::warning("interfaces", silent.to_string(), "as the last daemon saw it; see `bpftool net`")
+    }));
+    let unanswered = health::read(&places.run_dir()).unwrap_or_default();
+    lines.extend(unanswered.iter().map(|one| {
+        Line::warning(
+            "answers",
+            one.to_string(),
+            "as the last daemon saw it; the next one goes on from there",
+        )
     }));
     Status { told_by: "pins".into(), cluster: catalog.cluster, lines, drift, ..Status::default() }
 }

@@ -83,6 +83,11 @@ impl Looks {
         self.judge.as_ref().map(|judge| judge.health.known()).unwrap_or_default()
     }
 
+    /// What does not answer, and since when.
+    pub(super) fn unanswered(&self) -> &[Unanswered] {
+        &self.written
+    }
+
     /// When to look, if there is anything to see.
     pub(super) fn due(&self, watch: &Watch) -> Option<Instant> {
         let judge = self.judge.as_ref()?;

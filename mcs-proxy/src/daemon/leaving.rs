@@ -4,11 +4,12 @@
 use super::{Daemon, lock, socket, vitals::PULSE};
 use crate::{
     dataplane::{
-        flows::{FlowsError, OpenFlow, open_flows},
-        leftovers,
+        flows::{OpenFlow, open_flows},
+        layouts, leftovers,
+        pins::PinDir,
     },
     model::Uninstall,
-    observe::{catalog, events::Report, interfaces, mode, with_causes},
+    observe::{catalog, events::Report, health, interfaces, mode, with_causes},
     source::{Event, Object, Told},
 };
 use std::{
@@ -31,7 +32,7 @@ const REST: u32 = 8;
 /// So many connections are named; the log has them all.
 const NAMED: usize = 8;
 
-pub(super) type Found = (Duration, Result<Vec<OpenFlow>, FlowsError>);
+pub(super) type Found = (Duration, anyhow::Result<Vec<OpenFlow>>);
 
 /// An order to leave that is being followed.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub(super) struct Outlived {
 /// What a daemon makes in its run directory.
 #[must_use]
 pub fn files() -> Vec<String> {
-    let written = [catalog::FILE, interfaces::FILE, mode::FILE];
+    let written = [catalog::FILE, health::FILE, interfaces::FILE, mode::FILE];
     // What a daemon that was killed had not finished.
     let partial = written.map(|name| format!("{name}.partial"));
     written.into_iter().chain([socket::FILE, lock::FILE]).map(str::to_owned).chain(partial).collect()
@@ -89,7 +90,7 @@ impl Daemon {
         let pin_dir = self.pin_dir.clone();
         self.leaving_look = Some(task::spawn_blocking(move || {
             let start = Instant::now();
-            let found = open_flows(&pin_dir);
+            let found = of_every_layout(&pin_dir);
             (start.elapsed(), found)
         }));
     }
@@ -99,14 +100,18 @@ impl Daemon {
         let leaving = self.leaving.as_mut()?;
         let now = time::Instant::now();
         leaving.due = (now + LOOK.max(REST * took)).min(leaving.until.max(now + LOOK));
+        let is_time = now >= leaving.until;
         let flows = match found {
             Ok(flows) => flows,
             Err(failure) => {
-                error!("{}; how many connections are open cannot be told", with_causes(&failure));
+                error!("{failure:#}; how many connections are open cannot be told");
+                if !is_time {
+                    return None;
+                }
                 Vec::new()
             }
         };
-        if !flows.is_empty() && now < leaving.until {
+        if !flows.is_empty() && !is_time {
             if flows.len() != leaving.open {
                 leaving.open = flows.len();
                 info!(open = flows.len(), "connections are still open");
@@ -204,6 +209,16 @@ impl Daemon {
             ),
         }
     }
+}
+
+/// What ours have open, and what those of other layouts have that come to their end behind them.
+fn of_every_layout(pin_dir: &PinDir) -> anyhow::Result<Vec<OpenFlow>> {
+    let mut open = open_flows(pin_dir)?;
+    for layout in layouts::others(pin_dir)? {
+        open.extend(layout.open_flows()?);
+    }
+    open.sort_unstable();
+    Ok(open)
 }
 
 /// The ConfigMap is there, and says nothing of leaving. (That it is gone says nothing: it goes with all the rest.)

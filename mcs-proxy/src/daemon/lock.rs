@@ -13,6 +13,7 @@ use std::{
     process,
     time::SystemTime,
 };
+use tracing::warn;
 
 /// In the run directory.
 pub const FILE: &str = "lock";
@@ -48,15 +49,20 @@ impl Locks {
         self.before.as_ref()
     }
 
-    /// Says who holds them now.
-    ///
-    /// # Errors
-    /// The lock file cannot be written.
-    pub fn sign(&mut self, holder: &Holder) -> io::Result<()> {
-        let Some(file) = self.files.last_mut() else { return Ok(()) };
-        file.set_len(0)?;
-        file.rewind()?;
-        file.write_all(serde_json::to_string(holder)?.as_bytes())
+    /// Says who holds them now. Where that cannot be written, as on a disk that is full, they are held all the same.
+    pub fn sign(&mut self, holder: &Holder, run_dir: &Path) {
+        let Some(file) = self.files.last_mut() else { return };
+        let mut write = || {
+            file.set_len(0)?;
+            file.rewind()?;
+            file.write_all(serde_json::to_string(holder)?.as_bytes())
+        };
+        if let Err(failure) = write() {
+            warn!(
+                "{}: {failure}; a second daemon will be refused, but not told which one runs: make room there",
+                run_dir.join(FILE).display()
+            );
+        }
     }
 }
 

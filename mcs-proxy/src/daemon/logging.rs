@@ -26,7 +26,7 @@ pub(super) fn start() {
 }
 
 /// kube reports every attempt of a request as an error; the source tells each trouble once, and what to do about it.
-const QUIET: &str = "kube_client=off";
+const QUIET: &str = "kube_client=off,kube_runtime=off";
 
 /// What to log, by the value of the variable; and why not as it says, if that makes no sense.
 fn filter(said: Option<&OsStr>) -> (EnvFilter, Option<String>) {
@@ -66,7 +66,7 @@ impl ProgramLog {
 
 /// Unless the operator asks for it by name.
 fn with_quiet(said: &str) -> Cow<'_, str> {
-    if said.contains("kube_client") { said.into() } else { format!("{said},{QUIET}").into() }
+    if said.contains("kube_") { said.into() } else { format!("{said},{QUIET}").into() }
 }
 
 #[cfg(test)]
@@ -76,13 +76,13 @@ mod tests {
     #[test]
     fn what_the_variable_cannot_mean_is_told_and_costs_no_log() {
         for (said, filtered, is_usable) in [
-            (None, "kube_client=off,info", true),
-            (Some(""), "kube_client=off,info", true),
-            (Some(" "), "kube_client=off,info", true),
-            (Some("debug"), "kube_client=off,debug", true),
+            (None, "kube_runtime=off,kube_client=off,info", true),
+            (Some(""), "kube_runtime=off,kube_client=off,info", true),
+            (Some(" "), "kube_runtime=off,kube_client=off,info", true),
+            (Some("debug"), "kube_runtime=off,kube_client=off,debug", true),
             (Some("kube_client=debug"), "kube_client=debug", true),
-            (Some("mcs_proxy=debug,warn"), "kube_client=off,mcs_proxy=debug,warn", true),
-            (Some("a=b=c"), "kube_client=off,info", false),
+            (Some("mcs_proxy=debug,warn"), "kube_runtime=off,kube_client=off,mcs_proxy=debug,warn", true),
+            (Some("a=b=c"), "kube_runtime=off,kube_client=off,info", false),
         ] {
             let (filter, unusable) = filter(said.map(OsStr::new));
             assert_eq!(filter.to_string(), filtered, "{said:?}");

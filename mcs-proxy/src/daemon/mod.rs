@@ -4,6 +4,7 @@ mod drift;
 mod ending;
 mod grace;
 mod health;
+mod hops;
 mod http;
 pub mod leaving;
 pub mod lock;
@@ -200,8 +201,10 @@ impl Daemon {
         let Loaded { mut programs, logger, adopted, growth } =
             loader::load(EBPF_OBJECT, &pin_dir, &run.load_options())?;
         let holder = Holder::of_this_process(run.pod_name.clone());
-        predecessors::forget_names_of_before_a_boot(&run_dir, locks.before(), &holder);
-        locks.sign(&holder).with_context(|| run_dir.display().to_string())?;
+        task::spawn(hops::follow(programs.hops()?));
+        let goes_on = adopted || !predecessors.is_empty();
+        predecessors::forget_what_is_of_other_maps(&run_dir, locks.before(), &holder, goes_on);
+        locks.sign(&holder, &run_dir);
         // Before any program of ours is on an interface.
         let heartbeat = Heartbeat::open(&pin_dir)?;
         heartbeat.beat()?;
@@ -296,7 +299,7 @@ impl Daemon {
         let mut source = task::spawn(follow_source(self.run.clone(), self.board.clone(), to_writer));
         let (to_links, mut interfaces) = mpsc::channel(QUEUE);
         task::spawn(follow_interfaces(self.run.exclude_interface.clone(), to_links));
-        let mut asked = socket::serve(&self.run_dir, self.onlooker())?;
+        let mut asked = socket::serve_or_warn(&self.run_dir, self.onlooker());
         let observing = self.run.observing;
         let most = observing.metrics_max_rows;
         let scraper = Arc::new(scrape::Scraper::new(self.vitals.clone(), self.pin_dir.clone(), most));

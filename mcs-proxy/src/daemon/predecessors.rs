@@ -8,7 +8,7 @@ use crate::{
         layouts::{self, Draining},
         pins::PinDir,
     },
-    observe::{catalog, interfaces, with_causes},
+    observe::{catalog, health, interfaces, with_causes},
 };
 use mcs_proxy_ebpf::abi::ABI_VERSION;
 use std::{fs, path::Path, time::Duration};
@@ -42,13 +42,21 @@ pub(super) fn find(pin_dir: &PinDir, run: &Run, before: Option<&Holder>) -> anyh
     Ok(others.into_iter().map(Draining::new).collect())
 }
 
-/// Where the run directory has outlived a boot, its names are of maps that are gone.
-pub(super) fn forget_names_of_before_a_boot(run_dir: &Path, before: Option<&Holder>, now: &Holder) {
-    let Some(before) = before.filter(|before| !before.boot.is_empty() && before.boot != now.boot) else {
+/// What a run directory tells of maps that are gone, as it does where it has outlived a boot, is no more true than they are.
+/// `goes_on`: whether maps were there. What was ordered on this node still holds.
+pub(super) fn forget_what_is_of_other_maps(
+    run_dir: &Path,
+    before: Option<&Holder>,
+    now: &Holder,
+    goes_on: bool,
+) {
+    let boot = before.filter(|before| !before.boot.is_empty() && before.boot != now.boot);
+    if let Some(before) = boot {
+        info!(before = %before, "the first start since this node was booted");
+    } else if goes_on {
         return;
-    };
-    info!(before = %before, "the first start since this node was booted");
-    for file in [catalog::FILE, interfaces::FILE] {
+    }
+    for file in [catalog::FILE, health::FILE, interfaces::FILE] {
         // What stays is overwritten soon.
         drop(fs::remove_file(run_dir.join(file)));
     }

@@ -23,7 +23,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task, time,
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// In the run directory.
 pub const FILE: &str = "mcs-proxy.sock";
@@ -83,6 +83,15 @@ pub(super) fn serve(run_dir: &Path, onlooker: Onlooker) -> anyhow::Result<mpsc::
     let (to_writer, requests) = mpsc::channel(QUEUE);
     task::spawn(accept(listener, to_writer, onlooker));
     Ok(requests)
+}
+
+/// As [`serve`]. Where there can be no socket, the daemon does all else.
+pub(super) fn serve_or_warn(run_dir: &Path, onlooker: Onlooker) -> mpsc::Receiver<Asked> {
+    serve(run_dir, onlooker).unwrap_or_else(|failure| {
+        warn!("{failure:#}; `status`, `mode` and `explain` get no answer on this node until a restart with room there");
+        // Nobody asks.
+        mpsc::channel(1).1
+    })
 }
 
 async fn accept(listener: UnixListener, to_writer: mpsc::Sender<Asked>, onlooker: Onlooker) {

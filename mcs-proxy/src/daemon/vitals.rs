@@ -13,6 +13,8 @@ use crate::{
         table::{Fill, Usage},
     },
     model::Mode,
+    observe::health::FamilyName,
+    observe::outages::OutageFacts,
     observe::status::{Identity, status},
     observe::vitals::{FlowFacts, InterfaceFacts, LastCommit, MapFill, SocketFacts, SourceFacts},
     source::{Event, Told},
@@ -71,6 +73,14 @@ impl Daemon {
             refused: self.unattached.clone(),
             silent: self.neighbours.silent(),
         };
+        let outages = OutageFacts {
+            diverted: self.health.unanswered().to_vec(),
+            kept: self
+                .writer
+                .kept()
+                .map(|(cluster, family)| (cluster.to_string(), FamilyName::from(*family)))
+                .collect(),
+        };
         let sockets = match self.writer.modes().mode() {
             Mode::Bypass => SocketFacts::Off,
             Mode::Active | Mode::Drain => self.sockets.clone(),
@@ -85,6 +95,7 @@ impl Daemon {
                 facts.tables = tables;
             }
             facts.interfaces = interfaces;
+            facts.outages = outages;
             facts.sockets = sockets;
             facts.catalog_failure = self.names.failure().map(str::to_owned);
         });

@@ -10,7 +10,7 @@ use crate::{
         ended::Dropped,
         table::{CapacityError, Demand, Plan, Rejected, Shortage, Table},
     },
-    desired::{Changes, Flags, FrontendKey, Resolver},
+    desired::{Changes, Family, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
     health::{Findings, Watch},
     model::{Ledger, Limits, Model, NamespacedName, NodeMode, ObjectKind, ProblemTracker, Uninstall},
@@ -233,6 +233,11 @@ impl<D: Dataplane> Writer<D> {
         self.affected.extend(watching::affected(&before, &outages, &self.model, desired));
         self.findings = findings;
         true
+    }
+
+    /// Clusters, each by one family, that keep their new flows though they do not answer, as nothing else could take them.
+    pub fn kept(&self) -> impl Iterator<Item = &(Arc<str>, Family)> {
+        self.findings.kept.iter()
     }
 
     /// Whether the maps have been made to hold what the sources told. Before that, what is not known of settings and Services

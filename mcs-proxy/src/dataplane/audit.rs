@@ -52,7 +52,20 @@ pub fn kind(path: &Path) -> io::Result<Kind> {
     if metadata.is_symlink() {
         return Ok(Kind::SymbolicLink);
     }
-    let Ok(object) = sys::object_get(path, Access::ReadWrite) else { return Ok(Kind::Other) };
+    let object = match sys::object_get(path, Access::ReadWrite) {
+        Ok(object) => object,
+        // What the file is has nothing to do with it.
+        Err(error)
+            if matches!(
+                error.errno(),
+                Some(libc::EROFS | libc::EPERM | libc::ENOMEM | libc::EMFILE | libc::ENFILE)
+            ) =>
+        {
+            return Err(error.into());
+        }
+        Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(Kind::Nothing),
+        Err(_) => return Ok(Kind::Other),
+    };
     let name = fs::read_link(format!("/proc/self/fd/{}", object.as_fd().as_raw_fd()))?;
     let name = name.to_string_lossy();
     Ok(if name.contains("bpf-map") {

@@ -43,8 +43,24 @@ impl fmt::Display for Filter {
     }
 }
 
-/// All on the interfaces of this network namespace, those from the pods first.
+/// All of ours on the interfaces of this network namespace, those from the pods first.
 pub async fn find() -> Result<Vec<Filter>, FiltersError> {
+    let mut found = all().await?;
+    found.retain(Filter::is_ours);
+    found.sort_by_key(|filter| filter.direction == Direction::ToPod);
+    Ok(found)
+}
+
+/// Those of others that are BPF programs (`cls_bpf`).
+pub async fn find_others() -> Result<Vec<Filter>, FiltersError> {
+    let mut found = all().await?;
+    // The kernel lists each priority once more, without a filter.
+    found.retain(|filter| filter.is_bpf() && filter.program().is_some() && !filter.is_ours());
+    Ok(found)
+}
+
+/// Filters of every kind, in the order in which they run.
+async fn all() -> Result<Vec<Filter>, FiltersError> {
     let handle = connect()?;
     let mut found = Vec::new();
     let mut links = handle.link().get().execute();
@@ -62,34 +78,42 @@ pub async fn find() -> Result<Vec<Filter>, FiltersError> {
             let mut listed = listed.execute();
             // An interface may go meanwhile.
             while let Ok(Some(message)) = listed.try_next().await {
-                if is_ours(&message, direction) {
-                    found.push(Filter { interface: interface.clone(), direction, message });
-                }
+                found.push(Filter { interface: interface.clone(), direction, message });
             }
         }
     }
-    found.sort_by_key(|filter| filter.direction == Direction::ToPod);
     Ok(found)
 }
 
-/// By what the kernel keeps of it: kind, priority, and the handle that nobody else uses.
-fn is_ours(message: &TcMessage, direction: Direction) -> bool {
-    let header = &message.header;
-    let is_bpf = message
-        .attributes
-        .iter()
-        .any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "bpf"));
-    let is_named = message.attributes.iter().any(|attribute| {
-        let TcAttribute::Options(options) = attribute else { return false };
-        options.iter().any(|option| {
-            // The kernel keeps what aya calls it: the program's name.
-            matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if name == program(direction))
+impl Filter {
+    /// What the kernel keeps as its name; aya names it after the program, tc after its file and section.
+    #[must_use]
+    pub fn program(&self) -> Option<&str> {
+        self.message.attributes.iter().find_map(|attribute| {
+            let TcAttribute::Options(options) = attribute else { return None };
+            options.iter().find_map(|option| {
+                if let TcOption::Bpf(TcFilterBpfOption::ProgName(name)) = option {
+                    Some(name.as_str())
+                } else {
+                    None
+                }
+            })
         })
-    });
-    is_bpf
-        && is_named
-        && header.handle == TcHandle::from(u32::from(FILTER_HANDLE))
-        && header.info >> 16 == u32::from(filter_priority(direction))
+    }
+
+    fn is_bpf(&self) -> bool {
+        let mut attributes = self.message.attributes.iter();
+        attributes.any(|attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "bpf"))
+    }
+
+    /// By what the kernel keeps of it: kind, name, priority, and the handle that nobody else uses.
+    fn is_ours(&self) -> bool {
+        let header = &self.message.header;
+        self.is_bpf()
+            && self.program() == Some(program(self.direction))
+            && header.handle == TcHandle::from(u32::from(FILTER_HANDLE))
+            && header.info >> 16 == u32::from(filter_priority(self.direction))
+    }
 }
 
 const fn program(direction: Direction) -> &'static str {

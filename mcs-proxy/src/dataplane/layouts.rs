@@ -6,17 +6,20 @@
 //! known but what has not changed since the first layout: which of them are hashes of VIPs, Services and flows.
 
 use super::{
+    flows::OpenFlow,
     leftovers::{self, LeftoverError},
     links::{LinkError, unpin},
     pins::PinDir,
     sys::{self, Access, Entries, SysError},
 };
-use mcs_proxy_ebpf::abi::{ABI_VERSION, MapName};
+use mcs_proxy_ebpf::abi::{ABI_VERSION, MapName, Protocol, Tuple};
 use std::{
     collections::HashMap,
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
+    mem::offset_of,
+    net::{Ipv6Addr, SocketAddr},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -96,6 +99,13 @@ impl Layout {
         &self.dir
     }
 
+    /// Its established connections, as their keys name them: closed ones are elsewhere, and of datagrams nothing is known but
+    /// that there were some once.
+    pub fn open_flows(&self) -> Result<Vec<OpenFlow>, LayoutError> {
+        let keys = self.with(MapName::Flows, |entries| entries.keys())?;
+        Ok(keys.unwrap_or_default().iter().filter_map(|key| named(key)).collect())
+    }
+
     /// Takes its programs off; its maps stay.
     pub fn detach(&self) -> Result<(), LayoutError> {
         detach(&self.dir)
@@ -116,6 +126,23 @@ impl Layout {
         // None of these is a per-CPU map.
         Entries::of(fd.as_fd(), 1).and_then(|entries| act(&entries)).map(Some).map_err(failed)
     }
+}
+
+/// The flow of a key. In every layout that there was, a key of `flows` is a [`Tuple`](mcs_proxy_ebpf::abi::Tuple).
+fn named(key: &[u8]) -> Option<OpenFlow> {
+    let address = |at: usize| {
+        let bytes: [u8; 16] = key.get(at..at + 16)?.try_into().ok()?;
+        Some(Ipv6Addr::from(bytes).to_canonical())
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(key.get(at..at + 2)?.try_into().ok()?));
+    let protocol = Protocol::from_number(*key.get(offset_of!(Tuple, protocol))?)?;
+    match protocol {
+        Protocol::Tcp | Protocol::Sctp => {}
+        Protocol::Udp => return None,
+    }
+    let client = SocketAddr::new(address(offset_of!(Tuple, client))?, port(offset_of!(Tuple, client_port))?);
+    let vip = SocketAddr::new(address(offset_of!(Tuple, peer))?, port(offset_of!(Tuple, peer_port))?);
+    Some(OpenFlow { protocol, client, vip })
 }
 
 impl Draining {
@@ -168,5 +195,54 @@ impl Draining {
         })?;
         self.seen = left;
         Ok(self.seen.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcs_proxy_ebpf::abi::{Address, Port};
+    use std::net::IpAddr;
+
+    #[test]
+    fn a_key_names_its_connection() {
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        for (client, vip) in [("10.12.0.9", "10.13.0.80"), ("fd10:12::9", "fd10:13::80")] {
+            for protocol in [Protocol::Tcp, Protocol::Sctp, Protocol::Udp] {
+                let tuple = Tuple::new(
+                    address(client),
+                    Port::new(40_000),
+                    address(vip),
+                    Port::new(80),
+                    protocol.number(),
+                );
+                let flow = OpenFlow {
+                    protocol,
+                    client: SocketAddr::new(client.parse().unwrap(), 40_000),
+                    vip: SocketAddr::new(vip.parse().unwrap(), 80),
+                };
+                let found = named(&bytes_of(&tuple));
+                assert_eq!(found, (protocol != Protocol::Udp).then_some(flow));
+            }
+        }
+        assert_eq!(named(&[6; 8]), None);
+        assert_eq!(named(&[0; 40]), None);
+    }
+
+    /// As the kernel has it.
+    fn bytes_of(tuple: &Tuple) -> Vec<u8> {
+        let Tuple { client, peer, client_port, peer_port, protocol, .. } = *tuple;
+        let ports = [client_port, peer_port].map(|port| port.get().to_be_bytes());
+        let mut bytes = Vec::new();
+        for address in [client, peer] {
+            let ip = match address.to_ip() {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                IpAddr::V6(v6) => v6,
+            };
+            bytes.extend(ip.octets());
+        }
+        bytes.extend(ports.concat());
+        bytes.extend([protocol, 0, 0, 0]);
+        bytes
     }
 }

@@ -5,13 +5,14 @@ use super::{
     flows::{TickRate, Timeouts},
     growth::Growth,
     hairpin::Hairpin,
+    hops::{self, Hops},
     pins::{PinDir, PinsError},
     sockets::SocketHook,
     sys::{self, Access, MapShape, SysError},
 };
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{MapData, MapError, ProgramArray},
+    maps::{Map, MapData, MapError, ProgramArray},
     programs::{CgroupSockAddr, ProgramError, SchedClassifier},
     util::KernelVersion,
 };
@@ -248,6 +249,15 @@ pub fn enter_stages(ebpf: &mut Ebpf) -> Result<ProgramArray<MapData>, LoadError>
 }
 
 impl Programs {
+    /// Where these programs remember what the host said.
+    pub fn hops(&self) -> Result<Hops, LoadError> {
+        let Some(Map::LruHashMap(map)) = self.ebpf.map(hops::MAP) else {
+            return Err(LoadError::Incomplete { what: "map", name: hops::MAP });
+        };
+        let fd = map.fd().as_fd().try_clone_to_owned();
+        fd.map(Hops::new).map_err(|source| LoadError::Pin { path: hops::MAP.into(), source })
+    }
+
     pub fn fd(&self, direction: Direction) -> Result<BorrowedFd<'_>, LoadError> {
         let name = program_name(direction);
         let program = self.ebpf.program(name).ok_or(LoadError::Incomplete { what: "program", name })?;
@@ -333,7 +343,7 @@ fn check_pins(object: &[u8], dir: &PinDir, sizes: &MapSizes) -> Result<Pinned, L
         };
         all.insert(map, wanted);
         let path = dir.map(map);
-        let found = match sys::object_get(&path, Access::ReadWrite) {
+        let found = match sys::object_get(&path, Access::ReadOnly) {
             Ok(fd) => sys::map_shape(fd.as_fd()),
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => Err(error),

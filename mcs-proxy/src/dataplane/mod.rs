@@ -14,6 +14,7 @@ pub mod filters;
 pub mod flows;
 pub mod growth;
 pub mod hairpin;
+pub mod hops;
 pub mod interfaces;
 pub mod kernel;
 pub mod layouts;

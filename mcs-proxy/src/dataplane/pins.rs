@@ -39,6 +39,11 @@ pub enum PinsError {
          in it with --pin-dir"
     )]
     NotBpffs { path: PathBuf },
+    #[error(
+        "{path} is on a BPF file system that is mounted read-only: nothing was changed, and what runs goes on; \
+         `mount -o remount,rw /sys/fs/bpf`, or in a pod mount it without readOnly"
+    )]
+    ReadOnly { path: PathBuf },
     #[error("{path}: {source}")]
     Directory { path: PathBuf, source: io::Error },
     #[error(
@@ -107,11 +112,15 @@ impl PinDir {
     /// Refuses a place where nothing can be pinned, without creating anything.
     pub fn check(&self) -> Result<(), PinsError> {
         let existing = self.pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        match sys::is_bpffs(existing) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(PinsError::NotBpffs { path: self.pin_dir.clone() }),
-            Err(error) => Err(PinsError::Directory { path: existing.to_owned(), source: error.source }),
+        let failed =
+            |error: SysError| PinsError::Directory { path: existing.to_owned(), source: error.source };
+        if !sys::is_bpffs(existing).map_err(failed)? {
+            return Err(PinsError::NotBpffs { path: self.pin_dir.clone() });
         }
+        if sys::is_read_only(existing).map_err(failed)? {
+            return Err(PinsError::ReadOnly { path: self.pin_dir.clone() });
+        }
+        Ok(())
     }
 
     /// Makes the directories, for root alone.
@@ -140,6 +149,8 @@ impl PinDir {
         sys::object_get(&self.map(map), access).map_err(|error| match error.errno() {
             Some(libc::ENOENT) => PinsError::NothingPinned { path: self.versioned.clone() },
             Some(libc::EACCES | libc::EPERM) => PinsError::Denied { path: self.map(map) },
+            // To be mapped into memory, an array is opened for writing.
+            Some(libc::EROFS) => PinsError::ReadOnly { path: self.map(map) },
             Some(_) | None => PinsError::Sys { map: map.as_str(), source: error },
         })
     }

@@ -1038,6 +1038,19 @@ pub fn is_bpffs(path: &Path) -> Result<bool> {
     Ok(file_system(path)? == BPF_FS_MAGIC)
 }
 
+/// Whether a path is on a file system, or a mount of one, that is read-only.
+pub fn is_read_only(path: &Path) -> Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())
+        .map_err(|error| SysError { call: "statvfs", source: io::Error::other(error) })?;
+    let mut found = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path is a live C string, and there is room for the answer.
+    if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } < 0 {
+        return Err(SysError::last("statvfs"));
+    }
+    // SAFETY: statvfs succeeded, so it has filled the structure.
+    Ok(unsafe { found.assume_init() }.f_flag & libc::ST_RDONLY != 0)
+}
+
 /// Whether a path is on a cgroup2 file system.
 pub fn is_cgroup2(path: &Path) -> Result<bool> {
     Ok(file_system(path)? == CGROUP2_MAGIC)

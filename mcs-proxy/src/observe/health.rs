@@ -6,7 +6,8 @@ use crate::{desired::Family, health::Subject};
 use serde::{Deserialize, Serialize};
 use std::{fmt, io, net::SocketAddr, path::Path, sync::Arc};
 
-const FILE: &str = "health.json";
+/// In the run directory.
+pub const FILE: &str = "health.json";
 
 /// A cluster by one family, or a single endpoint, that has no new flows because it does not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,12 +33,20 @@ pub enum FamilyName {
     IPv6,
 }
 
+impl From<Family> for FamilyName {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::IPv4,
+            Family::V6 => Self::IPv6,
+        }
+    }
+}
+
 impl Unanswered {
     #[must_use]
     pub fn of(subject: &Subject, since: u64) -> Self {
         let (cluster, what) = match subject {
-            Subject::Cluster((cluster, Family::V4)) => (cluster, What::Family(FamilyName::IPv4)),
-            Subject::Cluster((cluster, Family::V6)) => (cluster, What::Family(FamilyName::IPv6)),
+            Subject::Cluster((cluster, family)) => (cluster, What::Family((*family).into())),
             Subject::Endpoint(cluster, address) => (cluster, What::Endpoint(*address)),
         };
         Self { cluster: cluster.to_string(), what, since }

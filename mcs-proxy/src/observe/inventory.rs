@@ -3,7 +3,7 @@
 
 use super::catalog::{Batch, Catalog, CatalogEndpoint, CatalogFrontend, Line};
 use crate::{
-    desired::FrontendKey,
+    desired::{EndpointVerdict, FrontendKey},
     model::{NamespacedName, algorithm_name},
 };
 use mcs_proxy_ebpf::abi::Algorithm;
@@ -129,6 +129,29 @@ impl Inventory {
         let name: Arc<str> = name.into();
         self.namespaces.insert(Arc::clone(&name));
         name
+    }
+
+    /// Endpoints that have no new flows because they, or their cluster, do not answer: by Service and cluster, of all its
+    /// frontends.
+    #[must_use]
+    pub fn unanswered(&self) -> BTreeMap<(NamespacedName, String), usize> {
+        let reasons =
+            [EndpointVerdict::ClusterUnanswered, EndpointVerdict::Unanswered].map(EndpointVerdict::as_str);
+        let mut found = BTreeMap::new();
+        // Most of the time there are none, and a great many frontends.
+        if !self.verdicts.keys().any(|(_, verdict)| reasons.contains(&verdict.as_str())) {
+            return found;
+        }
+        for item in self.frontends.values() {
+            for (kind, count) in &item.kinds {
+                if let Some((cluster, verdict)) = self.kinds.all.get(*kind as usize)
+                    && reasons.contains(&verdict.as_str())
+                {
+                    *found.entry((item.service.clone(), cluster.clone())).or_default() += *count as usize;
+                }
+            }
+        }
+        found
     }
 
     pub fn frontends(&self) -> impl Iterator<Item = (&FrontendKey, &Item)> {

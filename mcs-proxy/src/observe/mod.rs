@@ -11,6 +11,7 @@ mod json_file;
 pub mod line;
 pub mod metrics;
 pub mod mode;
+pub mod outages;
 pub mod status;
 pub mod verdict_names;
 pub mod vitals;

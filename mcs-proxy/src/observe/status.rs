@@ -4,15 +4,16 @@
 use super::{
     drift::Drift,
     line::Line,
+    outages::OutageStatus,
     vitals::{Facts, LONGEST_FAILURE, LONGEST_TURN, MapFill, SocketFacts},
 };
 use crate::{
     model::{Mode, ObjectKind},
-    source::KINDS,
+    source::{KINDS, Troubles},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 /// Maps that are that full are warned of, in percent.
 const HIGH: u64 = 90;
@@ -31,6 +32,8 @@ pub struct Status {
     pub lines: Vec<Line>,
     /// By kind of object.
     pub sources: Vec<SourceStatus>,
+    /// What does not answer.
+    pub outages: Vec<OutageStatus>,
     pub maps: Vec<MapStatus>,
     /// The last change of the maps.
     pub last_transaction: Option<TransactionStatus>,
@@ -49,6 +52,8 @@ pub struct SourceStatus {
     pub synced: bool,
     /// What is wrong now.
     pub trouble: Option<String>,
+    /// For how long something has been.
+    pub trouble_seconds: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -83,7 +88,7 @@ pub struct Identity {
 pub fn status(
     identity: &Identity,
     facts: &Facts,
-    troubles: &BTreeMap<ObjectKind, String>,
+    troubles: &Troubles,
     since_turn: Duration,
     uptime: Duration,
     drift: Option<Drift>,
@@ -92,7 +97,7 @@ pub fn status(
     let version = env!("CARGO_PKG_VERSION");
     let mut lines = vec![
         daemon(since_turn, uptime, version),
-        source(facts, troubles),
+        source(facts, troubles, uptime),
         mode(facts),
         transactions(facts),
         drift_line,
@@ -100,7 +105,9 @@ pub fn status(
         flows(facts),
     ];
     lines.extend(interfaces(facts));
-    lines.extend([sockets(facts), cluster_name(facts, identity), objects(facts)]);
+    lines.push(sockets(facts));
+    lines.extend(facts.outages.lines());
+    lines.extend([cluster_name(facts, identity), objects(facts)]);
     lines.extend(catalog(facts));
     Status {
         told_by: "daemon".into(),
@@ -110,6 +117,7 @@ pub fn status(
         uptime_seconds: uptime.as_secs(),
         lines,
         sources: sources(facts, troubles),
+        outages: facts.outages.told(),
         maps: fills(facts).map(map_status).collect(),
         last_transaction: facts.last_commit.map(|last| TransactionStatus {
             age_seconds: last.when.elapsed().as_secs(),
@@ -133,17 +141,20 @@ fn daemon(since_turn: Duration, uptime: Duration, version: &str) -> Line {
     Line::ok("daemon", format!("version {version}, up for {}", age(uptime)))
 }
 
-fn source(facts: &Facts, troubles: &BTreeMap<ObjectKind, String>) -> Line {
-    if let Some((kind, why)) = troubles.iter().next() {
+fn source(facts: &Facts, troubles: &Troubles, uptime: Duration) -> Line {
+    let waiting = format!("not in step since the daemon started {} ago", age(uptime));
+    if let Some((kind, trouble)) = troubles.iter().next() {
         let more = match troubles.len() {
             1 => String::new(),
             all => format!(" (and {} more kinds)", all - 1),
         };
-        return Line::failed(
-            "source",
-            format!("{kind}s{more}: {why}"),
-            "what was last known stays in the maps, and it is tried again by itself",
-        );
+        let since = troubles.values().map(|trouble| trouble.since).min().unwrap_or(trouble.since);
+        let says = format!("{kind}s{more}, for {}: {}", age(since.elapsed()), trouble.why);
+        if facts.awaited.is_empty() {
+            let way_out = "what was last known stays in the maps, and it is tried again by itself";
+            return Line::failed("source", says, way_out);
+        }
+        return Line::failed("source", format!("{waiting}: {says}"), UNTIL_LISTED);
     }
     if facts.awaited.is_empty() {
         let last = facts.sources.values().map(|source| source.last.elapsed()).min();
@@ -152,12 +163,12 @@ fn source(facts: &Facts, troubles: &BTreeMap<ObjectKind, String>) -> Line {
         return Line::ok("source", format!("every kind was listed, {last}"));
     }
     let kinds: Vec<_> = facts.awaited.iter().map(ToString::to_string).collect();
-    Line::warning(
-        "source",
-        format!("no complete list yet of {}", kinds.join(", ")),
-        "until then the maps stay as they are; if it lasts, see whether the API server answers",
-    )
+    Line::warning("source", format!("{waiting}: no complete list yet of {}", kinds.join(", ")), UNTIL_LISTED)
 }
+
+/// What an earlier daemon has left in the maps is as good as on the day it ended.
+const UNTIL_LISTED: &str = "until every kind is listed, what the maps hold from before is served and nothing of it is swept; if \
+                            it lasts, see whether the API server answers";
 
 fn mode(facts: &Facts) -> Line {
     let Some(modes) = facts.modes else { return Line::ok("mode", "not known yet") };
@@ -309,7 +320,7 @@ fn sockets(facts: &Facts) -> Line {
 fn cluster_name(facts: &Facts, identity: &Identity) -> Line {
     match &facts.misnamed {
         None => Line::ok("cluster name", format!("{}, which no importer contradicts", identity.cluster)),
-        Some(name) => Line::warning(
+        Some(name) => Line::failed(
             "cluster name",
             format!("--cluster-name is {}, and an importer calls this cluster {name}", identity.cluster),
             "local endpoints may be taken for remote ones and the reverse: see which name is right",
@@ -337,7 +348,7 @@ fn catalog(facts: &Facts) -> Option<Line> {
     ))
 }
 
-fn sources(facts: &Facts, troubles: &BTreeMap<ObjectKind, String>) -> Vec<SourceStatus> {
+fn sources(facts: &Facts, troubles: &Troubles) -> Vec<SourceStatus> {
     KINDS
         .iter()
         .chain([&ObjectKind::File])
@@ -351,7 +362,8 @@ fn sources(facts: &Facts, troubles: &BTreeMap<ObjectKind, String>) -> Vec<Source
                 events: source.map_or(0, |source| source.events),
                 last_event_seconds: source.map(|source| source.last.elapsed().as_secs()),
                 synced: !facts.awaited.contains(kind),
-                trouble: troubles.get(kind).cloned(),
+                trouble: troubles.get(kind).map(|trouble| trouble.why.clone()),
+                trouble_seconds: troubles.get(kind).map(|trouble| trouble.since.elapsed().as_secs()),
             }
         })
         .collect()

@@ -1,10 +1,12 @@
 use super::*;
 use crate::observe::{line::Level, vitals::InterfaceFacts};
-use std::time::Instant;
+use crate::source::Trouble;
+use std::{collections::BTreeMap, time::Instant};
 
 fn told(facts: &Facts, troubles: &[(ObjectKind, &str)], drift: Option<Drift>) -> Status {
     let identity = Identity { cluster: "member2".into(), node: "member2-node-1".into() };
-    let troubles = troubles.iter().map(|(kind, why)| (*kind, (*why).to_owned())).collect();
+    let trouble = |why: &str| Trouble { why: why.to_owned(), since: Instant::now() };
+    let troubles = troubles.iter().map(|(kind, why)| (*kind, trouble(why))).collect();
     status(&identity, facts, &troubles, Duration::ZERO, Duration::from_secs(5), drift)
 }
 
@@ -22,7 +24,15 @@ fn each_trouble_is_a_line_of_its_level_with_a_way_out() {
             none(),
             "source",
             Level::Warning,
-            "of Service",
+            "since the daemon started 5s ago: no complete list yet of Service",
+        ),
+        (
+            Facts { awaited: vec![ObjectKind::Service], ..well.clone() },
+            &[(ObjectKind::Service, "refused")],
+            none(),
+            "source",
+            Level::Failed,
+            "since the daemon started 5s ago: Services, for 0s: refused",
         ),
         (Facts { tables: vec![fill(95)], ..well.clone() }, &[], none(), "room", Level::Warning, "95 of 100"),
         (
@@ -38,7 +48,7 @@ fn each_trouble_is_a_line_of_its_level_with_a_way_out() {
             &[],
             none(),
             "cluster name",
-            Level::Warning,
+            Level::Failed,
             "member3",
         ),
         (

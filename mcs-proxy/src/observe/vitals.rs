@@ -3,8 +3,10 @@
 
 use crate::{
     model::ObjectKind,
-    observe::{drift::Drift, interfaces::SilentInterface, inventory::Inventory, mode::Modes},
-    source::Reach,
+    observe::{
+        drift::Drift, interfaces::SilentInterface, inventory::Inventory, mode::Modes, outages::OutageFacts,
+    },
+    source::{Reach, Troubles},
 };
 use prometheus_client::metrics::histogram::Histogram;
 use serde::Serialize;
@@ -63,6 +65,7 @@ pub struct Facts {
     /// Frontends that do not fit the maps, a sentence each.
     pub rejected: Vec<String>,
     pub interfaces: InterfaceFacts,
+    pub outages: OutageFacts,
     pub sockets: SocketFacts,
     /// How full the maps are that the daemon fills.
     pub tables: Vec<MapFill>,
@@ -148,6 +151,9 @@ pub struct Health {
     pub because: Option<String>,
     /// Age of the last moment at which the maps were brought in step with the source; absent before the first.
     pub last_sync_seconds: Option<f64>,
+    /// For how long a first one has been waited for; absent once it has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_synced_seconds: Option<f64>,
     /// Age of the last turn of the task that writes the maps, which turns once a second at least.
     pub last_turn_seconds: f64,
 }
@@ -221,11 +227,12 @@ impl Vitals {
     #[must_use]
     pub fn health(&self, probe: Probe) -> Health {
         let (facts, since_turn) = (self.facts(), self.since_turn());
-        let because = unwell(&facts, since_turn, probe);
+        let because = unwell(&facts, since_turn, &self.reach.troubles(), probe);
         Health {
             status: if because.is_none() { "ok" } else { "failed" },
             because,
             last_sync_seconds: facts.last_sync.map(|when| when.elapsed().as_secs_f64()),
+            not_synced_seconds: facts.synced.is_none().then(|| self.uptime().as_secs_f64()),
             last_turn_seconds: since_turn.as_secs_f64(),
         }
     }
@@ -236,7 +243,7 @@ impl Vitals {
 }
 
 /// Why the answer is no.
-fn unwell(facts: &Facts, since_turn: Duration, probe: Probe) -> Option<String> {
+fn unwell(facts: &Facts, since_turn: Duration, troubles: &Troubles, probe: Probe) -> Option<String> {
     if since_turn > LONGEST_TURN {
         return Some(format!("the task that writes the maps has not turned for {} s", since_turn.as_secs()));
     }
@@ -246,7 +253,12 @@ fn unwell(facts: &Facts, since_turn: Duration, probe: Probe) -> Option<String> {
             "the maps do not hold yet what the source told".to_owned()
         } else {
             let kinds: Vec<_> = facts.awaited.iter().map(ToString::to_string).collect();
-            format!("no complete list yet of {}", kinds.join(", "))
+            let why = troubles.iter().next().map(|(kind, trouble)| format!("; {kind}s: {}", trouble.why));
+            format!(
+                "no complete list yet of {}; what the maps hold from before is served until then{}",
+                kinds.join(", "),
+                why.unwrap_or_default()
+            )
         }),
         Probe::Ready => None,
         Probe::Healthy => {
@@ -281,11 +293,14 @@ mod tests {
             (&failing, fresh, [false, false, true]),
             (&synced, stuck, [true; 3]),
         ] {
-            let found = all.map(|probe| unwell(facts, since_turn, probe).is_some());
+            let found = all.map(|probe| unwell(facts, since_turn, &Troubles::new(), probe).is_some());
             assert_eq!(found, failed, "{facts:?} {since_turn:?}");
         }
-        let said = unwell(&waiting, fresh, Probe::Ready).unwrap();
-        assert_eq!(said, "no complete list yet of Service");
+        let reach = Reach::default();
+        reach.failed(ObjectKind::Service, "connection refused".into());
+        let said = unwell(&waiting, fresh, &reach.troubles(), Probe::Ready).unwrap();
+        assert!(said.starts_with("no complete list yet of Service; "), "{said}");
+        assert!(said.ends_with("; Services: connection refused"), "{said}");
     }
 
     #[test]

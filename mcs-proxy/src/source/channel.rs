@@ -68,11 +68,24 @@ impl EventSender {
 
 /// What a source cannot reach now, by kind: for who looks at the daemon from outside. The log tells the same.
 #[derive(Clone, Debug, Default)]
-pub struct Reach(Arc<Mutex<BTreeMap<ObjectKind, String>>>);
+pub struct Reach(Arc<Mutex<Troubles>>);
+
+pub type Troubles = BTreeMap<ObjectKind, Trouble>;
+
+/// Why objects of a kind cannot be listed or watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// As it was at the last attempt.
+    pub why: String,
+    /// Since the first attempt that failed.
+    pub since: Instant,
+}
 
 impl Reach {
     pub fn failed(&self, kind: ObjectKind, why: String) {
-        self.troubles_now().insert(kind, why);
+        let mut troubles = self.troubles_now();
+        let since = troubles.get(&kind).map_or_else(Instant::now, |trouble| trouble.since);
+        troubles.insert(kind, Trouble { why, since });
     }
 
     pub fn answered(&self, kind: ObjectKind) {
@@ -80,11 +93,11 @@ impl Reach {
     }
 
     #[must_use]
-    pub fn troubles(&self) -> BTreeMap<ObjectKind, String> {
+    pub fn troubles(&self) -> Troubles {
         self.troubles_now().clone()
     }
 
-    fn troubles_now(&self) -> MutexGuard<'_, BTreeMap<ObjectKind, String>> {
+    fn troubles_now(&self) -> MutexGuard<'_, Troubles> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,7 +124,10 @@ mod tests {
     fn a_trouble_lasts_until_there_is_an_answer() {
         let reach = Reach::default();
         reach.clone().failed(ObjectKind::Node, "no answer".into());
-        assert_eq!(reach.troubles(), BTreeMap::from([(ObjectKind::Node, "no answer".to_owned())]));
+        let Trouble { why, since } = reach.troubles()[&ObjectKind::Node].clone();
+        assert_eq!((why.as_str(), reach.troubles().len()), ("no answer", 1));
+        reach.failed(ObjectKind::Node, "refused".into());
+        assert_eq!(reach.troubles()[&ObjectKind::Node], Trouble { why: "refused".into(), since });
         reach.answered(ObjectKind::Node);
         assert_eq!(reach.troubles(), BTreeMap::new());
     }

@@ -7,7 +7,7 @@ pub mod kubernetes;
 mod scope;
 mod spec;
 
-pub use channel::{EventSender, NobodyListens, Reach, Told, channel};
+pub use channel::{EventSender, NobodyListens, Reach, Told, Trouble, Troubles, channel};
 pub use scope::Scope;
 #[cfg(test)]
 pub(crate) use scope::testing as testing_scope;

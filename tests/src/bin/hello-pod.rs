@@ -70,6 +70,7 @@ fn serve_http(listener: &TcpListener, hello: &str) {
 /// Answers the requests of one connection, until the client closes it or asks us to.
 fn answer(mut stream: TcpStream, hello: &str) -> Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut close = false;

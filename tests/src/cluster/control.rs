@@ -1,5 +1,5 @@
 use super::{PATIENCE, Parts, end_of, pause};
-use crate::{FABRIC, Namespace, Process, World, api};
+use crate::{FABRIC, Namespace, Process, World, api, etcd};
 use anyhow::{Result, bail};
 use std::{
     fmt::Write as _,
@@ -37,7 +37,7 @@ impl ControlPlane {
         fs::write(folder.join("tokens.csv"), tokens)?;
         fs::write(folder.join("kubeconfig"), api::kubeconfig(api::TOKEN))?;
         api::make_keys(&folder)?;
-        let etcd = api::start_etcd(&namespace, &folder)?;
+        let etcd = etcd::start(&namespace, &folder)?;
         let mut server = start_server(&namespace, parts, &folder)?;
         let start = Instant::now();
         while api::call(&namespace, "GET", "/readyz", None).is_err() {

@@ -1,5 +1,5 @@
 use super::Cluster;
-use crate::namespace::run_with_input;
+use crate::{Process, namespace::run_with_input};
 use anyhow::{Context, Result};
 use std::{process::Command, time::Duration};
 
@@ -17,7 +17,7 @@ impl Cluster {
     /// # Errors
     /// It fails; the error has its words.
     pub fn kubectl_with(&self, input: &str, arguments: &[&str]) -> Result<String> {
-        run_with_input(self.administrators("kubectl")?.args(arguments), input)
+        run_with_input(self.command("kubectl")?.args(arguments), input)
     }
 
     /// Applies manifests.
@@ -33,7 +33,15 @@ impl Cluster {
     /// # Errors
     /// It fails; the error has its words.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
-        run_with_input(self.administrators("helm")?.args(arguments), "")
+        run_with_input(self.command("helm")?.args(arguments), "")
+    }
+
+    /// Starts a command that takes a while; what it says is in the process's output and log.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn meanwhile(&self, name: &str, command: Command) -> Result<Process> {
+        self.fabric().spawn_command(name, command)
     }
 
     /// Waits until a Deployment or DaemonSet is as it is written: `daemonset/mcs-proxy`.
@@ -59,7 +67,11 @@ impl Cluster {
         .join("\n")
     }
 
-    fn administrators(&self, program: &str) -> Result<Command> {
+    /// A command of kubectl or helm, as an administrator runs it.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn command(&self, program: &str) -> Result<Command> {
         let mut command = self.fabric().command(self.program(program)?)?;
         command.env("KUBECONFIG", self.kubeconfig());
         for name in ["CACHE", "CONFIG", "DATA"] {

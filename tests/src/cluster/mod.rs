@@ -115,6 +115,11 @@ impl Cluster {
         &mut self.nodes[index]
     }
 
+    /// Every node's kube-proxy, if there are any.
+    pub fn kube_proxies(&self) -> &[KubeProxy] {
+        &self.proxies
+    }
+
     /// Where the control plane is: what every node and pod reaches.
     pub fn fabric(&self) -> &Namespace {
         self.world.fabric()

@@ -198,6 +198,33 @@ fn values_reach_the_pod() {
 }
 
 #[test]
+fn the_job_that_leaves_runs_on_a_node_that_is_there_with_no_rights_on_it() {
+    let values = [NAME, r#"uninstall={"drainSeconds": 30, "force": true}"#, r#"apiServer.host="10.0.0.1""#];
+    let objects = rendered(&values).unwrap();
+    let job = &objects[&("Job".to_owned(), "mcs-proxy-uninstall".to_owned())];
+    assert_eq!(job["spec"]["activeDeadlineSeconds"], 30 + 60 + 120);
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "mcs-proxy-uninstall");
+    // Without NoExecute: with that taint the cluster tells of a node that is gone.
+    assert_eq!(pod["tolerations"], json!([{"operator": "Exists", "effect": "NoSchedule"}]));
+    assert!(pod["hostNetwork"].is_null() && pod["volumes"].is_null(), "{pod}");
+    let container = &pod["containers"][0];
+    assert_eq!(container["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+    let arguments = container["args"].as_array().unwrap();
+    for argument in ["--drain=30s", "--patience=60s", "--force", "--settings=mcs-proxy/mcs-proxy"] {
+        assert!(arguments.contains(&json!(argument)), "{argument}: {arguments:?}");
+    }
+    assert!(
+        container["env"]
+            .as_array()
+            .unwrap()
+            .contains(&json!({"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"}))
+    );
+    let objects = rendered(&[NAME, "uninstall.enabled=false"]).unwrap();
+    assert!(objects.keys().all(|(_, name)| name != "mcs-proxy-uninstall"));
+}
+
+#[test]
 fn a_digest_is_stronger_than_a_tag() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let objects = rendered(&[NAME, &format!(r#"image.digest="{digest}""#), r#"image.tag="latest""#]).unwrap();

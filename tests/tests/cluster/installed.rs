@@ -15,6 +15,8 @@ use std::{
 
 pub(super) const SERVE: &str = include_str!("../../../deploy/examples/cluster/serve.yaml");
 
+const DAEMONS: &str = "/api/v1/namespaces/mcs-proxy/pods?labelSelector=app.kubernetes.io/name%3Dmcs-proxy";
+
 /// A cluster takes the whole of a small machine: one at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -25,30 +27,35 @@ pub(super) struct Installed {
 
 impl Installed {
     pub(super) fn start() -> Result<Self> {
-        let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let options =
             ClusterOptions { kube_proxy: Some(ProxyMode::Nftables), dns: true, ..Default::default() };
+        Self::start_on(options, "")
+    }
+
+    /// Also with these values, each with a comma before it.
+    pub(super) fn start_on(options: ClusterOptions, values: &str) -> Result<Self> {
+        let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let installed = Self { cluster: Cluster::start(options)?, _turn: turn };
-        installed.install()?;
+        installed.install(values)?;
         installed.cluster.apply(SERVE)?;
         installed.cluster.wait_for_rollout("default", "deployment/serve")?;
         installed.wait_for_pod("client")?;
         Ok(installed)
     }
 
-    pub(super) fn install(&self) -> Result<()> {
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/chart").display().to_string();
-        let values = format!("clusterName=member1,socketPath.cgroup={}", Cluster::CGROUP);
-        self.cluster.helm(&[
-            "install",
-            "mcs-proxy",
-            &chart,
-            "--namespace",
-            "mcs-proxy",
-            "--create-namespace",
-            "--set",
-            &values,
-        ])?;
+    fn install(&self, values: &str) -> Result<()> {
+        let values = format!("clusterName=member1,socketPath.cgroup={}{values}", Cluster::CGROUP);
+        let chart = chart();
+        let mcs_proxy = ["install", "mcs-proxy", &chart, "--namespace", "mcs-proxy"];
+        self.cluster.helm(&[&mcs_proxy[..], &["--create-namespace", "--set", &values]].concat())?;
+        self.cluster.wait_for_rollout("mcs-proxy", "daemonset/mcs-proxy")
+    }
+
+    /// With these values beside those that it has.
+    pub(super) fn upgrade(&self, values: &str) -> Result<()> {
+        let chart = chart();
+        let mcs_proxy = ["upgrade", "mcs-proxy", &chart, "--namespace", "mcs-proxy"];
+        self.cluster.helm(&[&mcs_proxy[..], &["--reuse-values", "--set", values]].concat())?;
         self.cluster.wait_for_rollout("mcs-proxy", "daemonset/mcs-proxy")
     }
 
@@ -58,7 +65,7 @@ impl Installed {
 
     /// The daemons' pods, by node.
     pub(super) fn daemons(&self) -> Result<BTreeMap<String, String>> {
-        let pods = self.cluster.get("/api/v1/namespaces/mcs-proxy/pods")?;
+        let pods = self.cluster.get(DAEMONS)?;
         let pods = pods["items"].as_array().context("no pods")?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let named = |pod: &Value| (text(&pod["spec"]["nodeName"]), text(&pod["metadata"]["name"]));
@@ -87,6 +94,23 @@ impl Installed {
             }
             Ok(all)
         })
+    }
+
+    /// The node that the pod `client` is on.
+    pub(super) fn clients_node(&self) -> Result<String> {
+        let pod = self.cluster.get("/api/v1/namespaces/default/pods/client")?;
+        Ok(pod["spec"]["nodeName"].as_str().with_context(|| pod.to_string())?.to_owned())
+    }
+
+    pub(super) fn clients_daemon(&self) -> Result<String> {
+        let node = self.clients_node()?;
+        self.daemons()?.remove(&node).with_context(|| format!("no daemon on {node}"))
+    }
+
+    /// Waits until a daemon has logged this.
+    pub(super) fn wait_for_log(&self, daemon: &str, words: &str) -> Result<()> {
+        self.cluster
+            .until(words, || Ok(self.cluster.kubectl(&["-n", "mcs-proxy", "logs", daemon])?.contains(words)))
     }
 
     /// How many pods of the Service are on a node.
@@ -120,6 +144,10 @@ impl Installed {
             self.cluster.kubectl(&["exec", pod, "--", "hello-pod", "call", host, &times.to_string()])?;
         answers(&said)
     }
+}
+
+fn chart() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/chart").display().to_string()
 }
 
 pub(super) fn answers(said: &str) -> Result<BTreeMap<IpAddr, u32>> {

@@ -2,6 +2,7 @@
 
 use super::installed::{Installed, answers};
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use std::{collections::BTreeMap, fs};
 
 /// BPF, NET_ADMIN and PERFMON, by their numbers in `linux/capability.h`.
@@ -11,6 +12,7 @@ const CAPABILITIES: u64 = 1 << 39 | 1 << 12 | 1 << 38;
 fn the_chart_installs_with_three_capabilities_and_serves_pods_and_host_network_by_name() {
     let installed = Installed::start().unwrap();
     only_what_is_needed(&installed).unwrap();
+    nothing_stands_in_the_way(&installed).unwrap();
     served_by_name(&installed).unwrap();
     served_on_the_host_network(&installed).unwrap();
     served_from_the_first_connection_on(&installed).unwrap();
@@ -43,7 +45,7 @@ fn status(process: u32) -> Result<BTreeMap<String, String>> {
 }
 
 /// Thirty calls, in turns, all of them ours.
-fn called_evenly(installed: &Installed, pod: &str, host: &str) -> Result<()> {
+pub(super) fn called_evenly(installed: &Installed, pod: &str, host: &str) -> Result<()> {
     let object = installed.cluster.get(&format!("/api/v1/namespaces/default/pods/{pod}"))?;
     let node = object["spec"]["nodeName"].as_str().with_context(|| object.to_string())?;
     let daemon = &installed.daemons()?[node];
@@ -52,6 +54,28 @@ fn called_evenly(installed: &Installed, pod: &str, host: &str) -> Result<()> {
     ensure!(tally.len() == 3 && tally.values().all(|&count| count == 10), "not in turns: {tally:?}");
     let flows = installed.flows(daemon)? - before;
     ensure!(flows == 30, "{flows} of 30 calls were ours");
+    Ok(())
+}
+
+/// As `check` sees it from within the pod.
+fn nothing_stands_in_the_way(installed: &Installed) -> Result<()> {
+    for pod in installed.daemons()?.values() {
+        let lines: Value = serde_json::from_str(&installed.mcs_proxy(pod, &["check", "-o", "json"])?)?;
+        let about = |part: &str| lines.as_array().into_iter().flatten().find(|line| line["part"] == part);
+        for (part, words) in [
+            ("capabilities", "CAP_PERFMON are there"),
+            ("bpffs", "/sys/fs/bpf/mcs-proxy"),
+            ("ip_forward", "1"),
+            ("pins", "takes them over"),
+            ("other programs", "none but ours"),
+            ("kube-proxy", "in nftables mode"),
+            ("Cilium", "not here"),
+        ] {
+            let line = about(part).with_context(|| format!("no line about {part}: {lines}"))?;
+            let says = line["says"].as_str().unwrap_or_default();
+            ensure!(line["level"] == "ok" && says.contains(words), "{pod}: {line}");
+        }
+    }
     Ok(())
 }
 
@@ -71,13 +95,14 @@ kind: Pod
 metadata: {name: host-client}
 spec:
   hostNetwork: true
+  dnsPolicy: ClusterFirstWithHostNet
   terminationGracePeriodSeconds: 1
   containers:
   - {name: client, image: "localhost/hello-pod:1", imagePullPolicy: Never, args: [wait]}
 "#,
     )?;
     installed.wait_for_pod("host-client")?;
-    called_evenly(installed, "host-client", &installed.vip()?.to_string())
+    called_evenly(installed, "host-client", "serve.default.svc.cluster.local:80")
 }
 
 /// Pods that call as soon as they run.
@@ -101,9 +126,7 @@ fn served_from_the_first_connection_on(installed: &Installed) -> Result<()> {
     for number in 0..3 {
         let name = format!("first-{number}");
         let path = format!("/api/v1/namespaces/default/pods/{name}");
-        let ended = |pod: &serde_json::Value| {
-            pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed"
-        };
+        let ended = |pod: &Value| pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed";
         let pod = installed.cluster.wait_for(&name, &path, ended)?;
         let said = installed.cluster.kubectl(&["logs", &name])?;
         ensure!(pod["status"]["phase"] == "Succeeded", "{name}: {said}");

@@ -2,9 +2,12 @@
 
 #[path = "."]
 mod cluster {
+    mod alone;
     mod chart;
     mod installed;
     mod installing;
+    mod kustomized;
+    mod leaving;
     mod traffic;
     mod upheaval;
 }

@@ -14,7 +14,7 @@ fn nothing_is_lost_when_daemons_kubelets_backends_and_nodes_come_and_go() {
     let client = installed.cluster.enter("default", "client").unwrap();
 
     for (what, act) in [
-        ("a rolling update of the daemons", rolling_update as fn(&mut Installed) -> Result<()>),
+        ("an upgrade of the daemons", upgrade as fn(&mut Installed) -> Result<()>),
         ("a daemon killed", daemon_killed),
         ("a kubelet killed", kubelet_killed),
         ("opted out and in", opted_out_and_in),
@@ -26,9 +26,18 @@ fn nothing_is_lost_when_daemons_kubelets_backends_and_nodes_come_and_go() {
             assert!(report.lost.is_empty() && report.answers > 0, "{what}: {kind} lost {:#?}", report.lost);
         }
     }
-    let report = backends_replaced(&installed, &client).unwrap();
-    println!("backends replaced: {} answers, the longest {:.0?}", report.answers, report.longest);
-    assert!(report.lost.is_empty() && report.answers > 0, "backends replaced: {:#?}", report.lost);
+    for (what, act) in [
+        ("backends replaced", backends_replaced as fn(&Installed) -> Result<()>),
+        ("a node drained", node_drained),
+    ] {
+        // Connections to a pod end with it; new ones find another.
+        let fresh = Traffic::fresh(&client, installed.vip().unwrap());
+        let acted = act(&installed);
+        let report = fresh.stop();
+        acted.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        println!("{what}: {} answers, the longest {:.0?}", report.answers, report.longest);
+        assert!(report.lost.is_empty() && report.answers > 0, "{what}: {:#?}", report.lost);
+    }
     node_lost(&mut installed, &client).unwrap();
 }
 
@@ -46,15 +55,19 @@ fn under_traffic(
     Ok(reports)
 }
 
-fn rolling_update(installed: &mut Installed) -> Result<()> {
+/// To larger maps, as an upgrade may have them.
+fn upgrade(installed: &mut Installed) -> Result<()> {
     let before = installed.daemons()?;
-    installed.cluster.kubectl(&["-n", "mcs-proxy", "rollout", "restart", "daemonset/mcs-proxy"])?;
-    installed.cluster.wait_for_rollout("mcs-proxy", "daemonset/mcs-proxy")?;
+    installed.upgrade("extraArgs={--max-flows=600000}")?;
     let after = installed.daemons()?;
     ensure!(
         after.len() == 2 && before.iter().all(|(node, pod)| after[node] != *pod),
         "{before:?}, {after:?}"
     );
+    for pod in after.values() {
+        let larger = || Ok(installed.mcs_proxy(pod, &["status"])?.contains("600000"));
+        installed.cluster.until("the maps are larger", larger)?;
+    }
     Ok(())
 }
 
@@ -107,22 +120,26 @@ fn opted_out_and_in(installed: &mut Installed) -> Result<()> {
     served(true)
 }
 
-/// Connections to a pod end with it; new ones find another.
-fn backends_replaced(installed: &Installed, client: &Namespace) -> Result<Report> {
-    let fresh = Traffic::fresh(client, installed.vip()?);
-    let restarted = installed
-        .cluster
-        .kubectl(&["rollout", "restart", "deployment/serve"])
-        .and_then(|_| installed.cluster.wait_for_rollout("default", "deployment/serve"));
-    let report = fresh.stop();
-    restarted?;
-    Ok(report)
+fn backends_replaced(installed: &Installed) -> Result<()> {
+    installed.cluster.kubectl(&["rollout", "restart", "deployment/serve"])?;
+    installed.cluster.wait_for_rollout("default", "deployment/serve")
+}
+
+/// Of the node that the client is not on, which takes pods again afterwards.
+fn node_drained(installed: &Installed) -> Result<()> {
+    let client = installed.clients_node()?;
+    let node = installed.cluster.nodes().iter().find(|node| node.name() != client).context("one node")?;
+    installed.cluster.kubectl(&["drain", node.name(), "--ignore-daemonsets", "--timeout=120s"])?;
+    installed.cluster.wait_for_rollout("default", "deployment/serve")?;
+    ensure!(installed.serving_on(node.name())? == 0, "{} was not drained", node.name());
+    installed.cluster.kubectl(&["uncordon", node.name()])?;
+    // So that the pods are on both again.
+    backends_replaced(installed)
 }
 
 /// The node that the client is not on loses its power: what is on the other goes on, and it comes back.
 fn node_lost(installed: &mut Installed, client: &Namespace) -> Result<()> {
-    let pod = installed.cluster.get("/api/v1/namespaces/default/pods/client")?;
-    let lost = usize::from(pod["spec"]["nodeName"] == installed.cluster.nodes()[0].name());
+    let lost = usize::from(installed.clients_node()? == installed.cluster.nodes()[0].name());
     let name = installed.cluster.nodes()[lost].name().to_owned();
     installed.cluster.node(lost).crash()?;
     let path = format!("/api/v1/nodes/{name}");

@@ -1,30 +1,24 @@
 //! An API server that cannot be reached, or of which only half arrives.
 
-use crate::stage::{SERVICES, Stage};
+use crate::stage::{API_PORT, SERVICES, Stage};
 use anyhow::{Result, ensure};
 use mcs_proxy_tests::{
     Daemon, FABRIC, ServiceRow,
     proxy::{Mode, Proxy},
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 const PROXY_PORT: u16 = 6444;
-const API_PORT: u16 = 6443;
 
 /// A daemon that reaches the API server by way of the proxy.
-fn start(stage: &Stage) -> Result<(Proxy, Daemon)> {
+pub(crate) fn start(stage: &Stage) -> Result<(Proxy, Daemon)> {
     let address = |port| SocketAddr::new(FABRIC.into(), port);
     let proxy = Proxy::start(stage.world.fabric(), address(PROXY_PORT), address(API_PORT))?;
-    let direct = fs::read_to_string(stage.api.daemon_kubeconfig())?;
-    let kubeconfig = stage.world.folder("proxy")?.join("kubeconfig");
-    fs::write(&kubeconfig, direct.replace(&format!(":{API_PORT}"), &format!(":{PROXY_PORT}")))?;
-    let kubeconfig = kubeconfig.display().to_string();
-    let arguments = ["--source", "kubernetes", "--kubeconfig", &kubeconfig];
-    Ok((proxy, Daemon::start_with(&stage.nodes[0], &arguments)?))
+    Ok((proxy, stage.daemon_by(&format!("https://{FABRIC}:{PROXY_PORT}"))?))
 }
 
-fn names(rows: &[ServiceRow]) -> BTreeSet<String> {
+pub(crate) fn names(rows: &[ServiceRow]) -> BTreeSet<String> {
     rows.iter().map(|row| row.name.clone()).collect()
 }
 
@@ -104,8 +98,14 @@ fn a_watch_that_breaks_goes_on_where_it_was() -> Result<()> {
 }
 
 /// How often the daemon has asked for Services in that way.
-fn asked(stage: &Stage, verb: &str) -> Result<usize> {
+pub(crate) fn asked(stage: &Stage, verb: &str) -> Result<usize> {
     let asked = stage.api.asked_by_the_daemon()?;
-    let is_such = |event: &&Value| event["verb"] == verb && event["objectRef"]["resource"] == "services";
+    // A list of one is asked for to learn at which version the API server is.
+    let is_whole = |event: &Value| {
+        event["requestURI"].as_str().is_some_and(|uri| !uri.split(['?', '&']).any(|it| it == "limit=1"))
+    };
+    let is_such = |event: &&Value| {
+        event["verb"] == verb && event["objectRef"]["resource"] == "services" && is_whole(event)
+    };
     Ok(asked.iter().filter(is_such).count())
 }

@@ -2,19 +2,21 @@
 
 use anyhow::{Context, Result, ensure};
 use mcs_proxy_tests::{
-    Daemon, Node, World,
+    Daemon, FABRIC, Node, World,
     api::ApiServer,
     karmada::{Endpoint, Port, Service, Slice},
 };
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 pub(crate) const SERVICES: &str = "/api/v1/namespaces/default/services";
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+/// Of the API server itself.
+pub(crate) const API_PORT: u16 = 6443;
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 
 pub(crate) struct Stage {
@@ -26,12 +28,17 @@ pub(crate) struct Stage {
 impl Stage {
     /// Two nodes of member2 and an API server for both families.
     pub(crate) fn new() -> Result<Self> {
+        Self::with_flags(&[])
+    }
+
+    /// The same, with more flags for the API server.
+    pub(crate) fn with_flags(more: &[&str]) -> Result<Self> {
         let mut world = World::new()?;
         let nodes = [
             world.add_node("member2", "node-1", &["10.12.1.0/24", "fd10:12:1::/64"])?,
             world.add_node("member2", "node-2", &["10.12.2.0/24", "fd10:12:2::/64"])?,
         ];
-        let api = ApiServer::start(&world, "10.13.0.0/16,fd10:13::/112")?;
+        let api = ApiServer::start_with(&world, "10.13.0.0/16,fd10:13::/112", more)?;
         api.grant()?;
         for (node, addresses) in
             [("node-1", ["192.0.2.1", "2001:db8::1"]), ("node-2", ["192.0.2.2", "2001:db8::2"])]
@@ -55,6 +62,15 @@ impl Stage {
         let kubeconfig = self.api.daemon_kubeconfig().display().to_string();
         let arguments = ["--source", "kubernetes", "--kubeconfig", &kubeconfig, "--event-jitter", "1s"];
         Daemon::start_with(&self.nodes[node], &[&arguments[..], more].concat())
+    }
+
+    /// A daemon on the first node that reaches the API server by another address of its own.
+    pub(crate) fn daemon_by(&self, server: &str) -> Result<Daemon> {
+        let direct = fs::read_to_string(self.api.daemon_kubeconfig())?;
+        let kubeconfig = self.world.folder("by")?.join("kubeconfig");
+        fs::write(&kubeconfig, direct.replace(&format!("https://{FABRIC}:{API_PORT}"), server))?;
+        let kubeconfig = kubeconfig.display().to_string();
+        Daemon::start_with(&self.nodes[0], &["--source", "kubernetes", "--kubeconfig", &kubeconfig])
     }
 
     pub(crate) fn service(&self, name: &str, ip: &str, algorithm: &str) -> Result<()> {

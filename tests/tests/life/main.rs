@@ -1,9 +1,15 @@
 //! How a daemon comes to a node, is replaced there, and leaves it.
 
+mod boot;
+mod calls;
 mod cleanup;
+mod clock;
+mod disks;
 mod faults;
+mod fleet;
 mod layouts;
 mod orphan;
+mod reuse;
 mod second;
 mod sizes;
 mod stage;

@@ -58,13 +58,7 @@ fn entries(stage: &Stage, map: MapName) -> Result<u32> {
 }
 
 fn open(stage: &Stage) -> Result<Vec<Connection>> {
-    (0..CONNECTIONS)
-        .map(|_| {
-            let mut connection = Connection::open(&stage.client.namespace, vip()?)?;
-            connection.ask()?;
-            Ok(connection)
-        })
-        .collect()
+    Connection::open_many(&stage.client.namespace, vip()?, CONNECTIONS)
 }
 
 fn is_grown(stage: &mut Stage, open: &mut [Connection]) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `mcs-proxy uninstall` against a real API server: two nodes with a client each, both of which call `serve`.
 
 use anyhow::{Context, Result, ensure};
+use mcs_proxy_ebpf::abi::ABI_VERSION;
 use mcs_proxy_tests::{
     Daemon, Node, POD_PORT, Pod, Process, World,
     api::ApiServer,
@@ -197,6 +198,43 @@ fn uninstall_drains_every_node_leaves_it_clean_and_names_what_outlived_the_drain
         ensure!(!stage.run_dir(node)?.exists(), "node {node}");
     }
     Ok(())
+}
+
+/// They go on behind the programs of ours, and end with those.
+#[test]
+fn connections_of_another_layout_are_waited_for_and_named_as_well() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let mut ends = Connection::open(&stage.clients[0].namespace, vip()?)?;
+    let mut outlives = Connection::open(&stage.clients[1].namespace, vip()?)?;
+    ends.ask()?;
+    outlives.ask()?;
+    for daemon in &mut stage.daemons {
+        daemon.crash()?;
+        let pins = |version: u32| daemon.pin_dir().join(format!("v{version}"));
+        fs::rename(pins(ABI_VERSION), pins(ABI_VERSION - 1))?;
+        daemon.set_flag("--flow-scan-interval", "1s");
+        daemon.launch()?;
+        ensure!(daemon.connections()? == 0, "it is another layout's");
+    }
+    let mut job = stage.uninstall_meanwhile(&["--drain", "6s"])?;
+    for daemon in &mut stage.daemons {
+        daemon.wait_for_log("connections are still open open=1")?;
+    }
+    ends.ask()?;
+    outlives.ask()?;
+    drop(ends);
+    stage.daemons[0].wait_for_log("no connection outlived the drain")?;
+    outlives.ask()?;
+    stage.daemons[1].wait_for_log("a connection outlives the drain: TCP 10.12.2.9:")?;
+    let report = job.rest()?;
+    let named = "node-2: mcs-proxy 0.1.0 has left; a connection outlived the drain: TCP 10.12.2.9:";
+    ensure!(report.contains(named) && report.contains(" to 10.13.0.80:80 (default/serve)\n"), "{report}");
+    ensure!(
+        report.contains("node-1: mcs-proxy 0.1.0 has left; no connection outlived the drain\n"),
+        "{report}"
+    );
+    stage.ensure_clean(0)?;
+    stage.ensure_clean(1)
 }
 
 #[test]

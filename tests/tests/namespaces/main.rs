@@ -10,6 +10,7 @@ mod floods;
 mod hairpin;
 mod handshakes;
 mod health;
+mod hops;
 mod imports;
 mod interfaces;
 mod large;

@@ -3,6 +3,7 @@
 mod images;
 
 use crate::{
+    image::shipped_program,
     run::{Beside, build, say},
     setup::{self, Assets, Purpose},
 };
@@ -14,7 +15,7 @@ use mcs_proxy_tests::{
 };
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -85,7 +86,7 @@ fn up(workspace: &Path, up: Up) -> Result<()> {
         dns: up.dns,
         lifetime: Lifetime::MayBeKept,
     })?;
-    let tools = wrappers(&cluster)?;
+    let tools = wrappers(&cluster, workspace)?;
     say(format!(
         "{} nodes are ready after {:.1?}. On this machine, and in a shell of yours:\n",
         up.nodes,
@@ -100,7 +101,14 @@ fn up(workspace: &Path, up: Up) -> Result<()> {
         api_server(up.kube_proxy)
     );
     println!("  kubectl apply -f deploy/examples/cluster/serve.yaml");
-    println!("  kubectl exec client -- hello-pod call serve.default.svc.cluster.local:80 10");
+    // Without DNS by its address.
+    let host = if up.dns {
+        "serve.default.svc.cluster.local"
+    } else {
+        "$(kubectl get service serve -o jsonpath={.spec.clusterIP})"
+    };
+    println!("  kubectl exec client -- hello-pod call {host}:80 10");
+    println!("  kubectl mcs-proxy services --node node1");
     println!("\n`on node1 COMMAND…` runs a command on a node; their logs are in");
     println!(
         "  {}",
@@ -142,7 +150,7 @@ fn prepare(workspace: &Path) -> Result<()> {
 }
 
 /// Programs to call from a shell: the cluster's network is reached from inside it alone.
-fn wrappers(cluster: &Cluster) -> Result<PathBuf> {
+fn wrappers(cluster: &Cluster, workspace: &Path) -> Result<PathBuf> {
     let folder = cluster.folder("bin")?;
     let write = |name: &str, text: String| -> Result<()> {
         let path = folder.join(name);
@@ -156,6 +164,8 @@ fn wrappers(cluster: &Cluster) -> Result<PathBuf> {
         let (kubeconfig, program) = (cluster.kubeconfig(), program.display());
         write(name, format!("KUBECONFIG={} {inside} {program} \"$@\"", kubeconfig.display()))?;
     }
+    let plugin = folder.join("kubectl-mcs_proxy");
+    symlink(shipped_program(workspace)?, &plugin).with_context(|| plugin.display().to_string())?;
     let nodes =
         cluster.nodes().iter().map(|node| Ok(format!("{}) id={};;", node.name(), node.first_process()?)));
     let nodes = nodes.collect::<Result<Vec<_>>>()?.join("\n");

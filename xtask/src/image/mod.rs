@@ -1,5 +1,4 @@
-//! `cargo xtask image`: an image of the static binary alone, for processors like this machine's, with a list of what is in
-//! it. Takes no container engine.
+//! `cargo xtask image`: an image of the static binary alone, with a list of what is in it. Takes no container engine.
 //!
 //! The same commit and tools make the same image, to the byte: times are `$SOURCE_DATE_EPOCH`, else the commit's, and
 //! paths of this machine are kept out.
@@ -17,12 +16,13 @@ use std::{
     process::Command,
 };
 
-pub(crate) use program::{Architecture, HELLO_POD, MCS_PROXY, PAUSE, Profile, build as static_program};
+use program::MCS_PROXY;
+pub(crate) use program::{Architecture, HELLO_POD, PAUSE, Profile, build as static_program};
 
 /// Larger than this is a mistake.
 const LIMIT: u64 = 30 << 20;
 /// Where the program is in its image.
-pub(crate) const PATH: &str = "/usr/bin/mcs-proxy";
+const PATH: &str = "/usr/bin/mcs-proxy";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(Clone, Debug, clap::Args)]
@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Its name, where it is to be pushed to [default: localhost/mcs-proxy:VERSION]
     #[arg(long, value_name = "NAME:TAG")]
     name: Option<String>,
+    /// The processors that it is for [default: this machine's]
+    #[arg(long, value_enum, default_value_t = Architecture::OURS, hide_default_value = true)]
+    arch: Architecture,
     /// Folder for the archive and the bill of materials [default: target/image/ARCH]
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -37,7 +40,7 @@ pub(crate) struct Options {
 
 /// Builds it and says where it is.
 pub(crate) fn run(workspace: &Path, options: &Options) -> Result<()> {
-    let arch = Architecture::OURS;
+    let arch = options.arch;
     let folder = options.output.clone().unwrap_or_else(|| folder(workspace, arch));
     let name = options.name.clone().unwrap_or_else(default_name);
     let built = mcs_proxy(workspace, arch, &name, &folder)?;
@@ -50,8 +53,19 @@ pub(crate) fn run(workspace: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The archive of the image for this machine, under its default name.
+pub(crate) fn shipped(workspace: &Path) -> Result<PathBuf> {
+    let arch = Architecture::OURS;
+    Ok(mcs_proxy(workspace, arch, &default_name(), &folder(workspace, arch))?.archive)
+}
+
+/// The static binary of the image for this machine.
+pub(crate) fn shipped_program(workspace: &Path) -> Result<PathBuf> {
+    static_program(workspace, Architecture::OURS, Profile::Release, &MCS_PROXY)
+}
+
 /// What the chart asks for if it is told nothing else.
-pub(crate) fn default_name() -> String {
+fn default_name() -> String {
     format!("localhost/mcs-proxy:{VERSION}")
 }
 
@@ -79,7 +93,10 @@ fn mcs_proxy(workspace: &Path, arch: Architecture, name: &str, folder: &Path) ->
 
     let content = Content { name, program: &program, path: PATH, arch, created };
     let archive = folder.join("mcs-proxy.tar");
-    let digest = archive::write(&archive, &content)?;
+    // Whoever reads the one of before reads it to its end.
+    let partial = folder.join("mcs-proxy.tar.partial");
+    let digest = archive::write(&partial, &content)?;
+    fs::rename(&partial, &archive).with_context(|| archive.display().to_string())?;
     let size = fs::metadata(&archive)?.len();
     anyhow::ensure!(size < LIMIT, "{} has {size} bytes; the limit is {LIMIT}", archive.display());
     Ok(Built { archive, bill, digest, size })

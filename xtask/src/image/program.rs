@@ -3,7 +3,10 @@
 //! glibc is linked in: Rust's own target with `crt-static`, so that no other C library and no other target is needed.
 //! Since glibc 2.34 looking up names needs no library at run time either.
 
-use crate::run::{cargo, command, say};
+use crate::{
+    run::{cargo, command, say},
+    setup,
+};
 use anyhow::{Context, Result, bail};
 use std::{
     env,
@@ -60,7 +63,7 @@ pub(crate) const PAUSE: Program = Program { package: "mcs-proxy-tests", name: "p
 pub(crate) enum Profile {
     /// What is shipped.
     Release,
-    /// What tests run on, as they do elsewhere: built in a fraction of the time.
+    /// What only tests run: built in a fraction of the time.
     Dev,
 }
 
@@ -88,8 +91,15 @@ pub(crate) fn build(
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .arg("--target-dir")
         .arg(&folder)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(workspace).join("\x1f"))
         .env_remove("RUSTFLAGS");
+    let mut flags = flags(workspace);
+    if arch != Architecture::OURS {
+        let cross = setup::arm64(workspace)?;
+        flags.push(format!("--sysroot={}", cross.sysroot.display()));
+        flags.push(format!("-Clinker={}", cross.c_compiler));
+        build.env("RUSTC", cross.rustc).env("CC_aarch64_unknown_linux_gnu", cross.c_compiler);
+    }
+    build.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     if !build.status().context("cargo")?.success() {
         bail!("{name} did not build for {target}");
     }

@@ -31,7 +31,7 @@ pub(crate) fn ensure(workspace: &Path, beside: Beside) -> Result<()> {
     fs::create_dir_all(&folder)?;
     let unpacked = folder.join("debian");
     if UNPACKED.iter().any(|file| !unpacked.join(file).exists()) {
-        debian::unpack(workspace, &DEBIAN, &unpacked)?;
+        debian::unpack(workspace, &DEBIAN, &unpacked, "a cluster's nodes run them")?;
     }
     kube::node(workspace, &folder, beside)?;
     let mut flags = format!("-s -w -X helm.sh/helm/v3/internal/version.version={HELM}");

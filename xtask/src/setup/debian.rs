@@ -30,14 +30,18 @@ const GO: &str = "golang-go";
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
 const KUBE: [(&str, &str); 4] =
     [("openssl", "openssl"), ("ethtool", "ethtool"), ("iptables-save", "iptables"), ("ping", "iputils-ping")];
-const TEST: [(&str, &str); 6] = [
+const TEST: [(&str, &str); 8] = [
     ("python3", "python3"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("redis-cli", "redis-tools"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
+    ("strace", "strace"),
+    ("faketime", "faketime"),
 ];
+/// A C compiler for arm64 on other machines, and a C library.
+pub(super) const ARM64: [&str; 2] = ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
 /// Those that the benchmark's own client is checked with.
 const BENCH: [(&str, &str); 2] = [("wrk", "wrk"), ("iperf3", "iperf3")];
 
@@ -79,13 +83,14 @@ pub(crate) fn packages(workspace: &Path, purpose: Purpose) -> BTreeSet<&'static 
 }
 
 fn missing_for_linker() -> BTreeSet<&'static str> {
-    let installed = |package: &str| {
-        command("dpkg-query")
-            .args(["--show", "--showformat=${db:Status-Status}", package])
-            .output()
-            .is_ok_and(|output| output.stdout == b"installed")
-    };
     LINKER.into_iter().filter(|package| !installed(package)).collect()
+}
+
+pub(super) fn installed(package: &str) -> bool {
+    command("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .output()
+        .is_ok_and(|output| output.stdout == b"installed")
 }
 
 /// Installs packages, or says how.
@@ -120,17 +125,51 @@ pub(crate) fn ensure(workspace: &Path, packages: &BTreeSet<&'static str>) -> Res
 }
 
 /// Unpacks packages into a folder without installing them: as they are services, an install would start them.
-pub(super) fn unpack(workspace: &Path, packages: &[&str], folder: &Path) -> Result<()> {
-    let list = packages.join(" ");
-    if let Some(reason) = may_not_install() {
-        bail!("Debian 12's {list} are missing in {}, and not unpacked because {reason}", folder.display());
-    }
-    say(format!("Unpacking Debian's {list} into {}: a cluster's nodes run them", folder.display()));
+pub(super) fn unpack(workspace: &Path, packages: &[&str], folder: &Path, why: &str) -> Result<()> {
+    may_unpack(packages, folder, why)?;
     update(workspace);
+    fetch(workspace, packages, folder, &[])
+}
+
+/// The same with packages for another architecture, as Debian calls it. What apt knows of this machine's stays as it is.
+pub(super) fn unpack_foreign(
+    workspace: &Path,
+    architecture: &str,
+    packages: &[&str],
+    folder: &Path,
+    why: &str,
+) -> Result<()> {
+    may_unpack(packages, folder, why)?;
+    let lists = folder.with_extension("lists");
+    fs::create_dir_all(lists.join("partial"))?;
+    let options = [
+        format!("Dir::State::Lists={}", lists.display()),
+        format!("Dir::Cache={}", lists.display()),
+        format!("APT::Architecture={architecture}"),
+        format!("APT::Architectures={architecture}"),
+    ];
+    let options: Vec<_> = options.iter().flat_map(|option| ["-o", option]).collect();
+    let mut update = apt(&options);
+    let what = format!("apt-get update for {architecture}");
+    logged(&log(workspace, "apt-update"), &what, update.arg("update"), Beside::Nothing)?;
+    fetch(workspace, packages, folder, &options)?;
+    Ok(fs::remove_dir_all(&lists)?)
+}
+
+fn may_unpack(packages: &[&str], folder: &Path, why: &str) -> Result<()> {
+    let (list, folder) = (packages.join(" "), folder.display());
+    if let Some(reason) = may_not_install() {
+        bail!("Debian 12's {list} missing in {folder}, and not unpacked because {reason}");
+    }
+    say(format!("Unpacking Debian's {list} into {folder}: {why}"));
+    Ok(())
+}
+
+fn fetch(workspace: &Path, packages: &[&str], folder: &Path, options: &[&str]) -> Result<()> {
     let archives = folder.with_extension("archives");
     fs::create_dir_all(&archives)?;
-    let mut download = apt(&["download"]);
-    download.current_dir(&archives).args(packages);
+    let mut download = apt(options);
+    download.current_dir(&archives).arg("download").args(packages);
     logged(&log(workspace, "apt-download"), "apt-get download", &mut download, Beside::Nothing)?;
     for archive in fs::read_dir(&archives)? {
         let status = command("dpkg").arg("--extract").arg(archive?.path()).arg(folder).status()?;
@@ -162,6 +201,9 @@ fn why(packages: &BTreeSet<&'static str>) -> String {
     }
     if LINKER.iter().any(|package| packages.contains(package)) {
         reasons.push("bpf-linker is built with them");
+    }
+    if packages.contains(ARM64[0]) || packages.contains(ARM64[1]) {
+        reasons.push("binaries for arm64 are built with them");
     }
     if packages.contains(GO) {
         reasons.push("the tests' API server and a client of theirs are built with Go");

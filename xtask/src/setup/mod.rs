@@ -2,6 +2,7 @@
 //!
 //! What Debian has comes from Debian; the rest is built from the package registries' sources into `target/tools`.
 
+mod arm64;
 mod cluster;
 mod debian;
 mod go;
@@ -20,6 +21,7 @@ use std::{
 };
 
 pub(crate) use crate::run::Beside;
+pub(crate) use arm64::ensure as arm64;
 pub(crate) use cluster::{ensure as cluster, folder as cluster_folder};
 pub(crate) use goclient::{ensure as goclient, path as goclient_path};
 pub(crate) use kube::{Assets, assets, ensure as kube};

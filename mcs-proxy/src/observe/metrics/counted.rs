@@ -14,6 +14,7 @@ pub struct Counted {
     by_cluster: Vec<(RowKey, ClusterSums)>,
     verdicts: Vec<(Verdict, u64)>,
     endpoints: BTreeMap<(String, String), usize>,
+    unanswered: BTreeMap<RowKey, usize>,
     drift: Option<Drift>,
 }
 
@@ -38,6 +39,14 @@ impl Counted {
             let has_row = clusters.iter().take(most).any(|one| one == cluster);
             let cluster = if has_row { cluster.clone() } else { "other".to_owned() };
             *self.endpoints.entry((cluster, verdict.clone())).or_default() += count;
+        }
+        // The rows of what is counted, and others as long as there is room.
+        self.unanswered = self.by_cluster.iter().map(|(key, _)| (key.clone(), 0)).collect();
+        for ((service, cluster), count) in inventory.unanswered() {
+            let own = RowKey { service: Some(service), cluster: Some(cluster) };
+            let has_row = self.unanswered.contains_key(&own) || self.unanswered.len() < most;
+            let key = if has_row { own } else { RowKey { service: None, cluster: Some("other".to_owned()) } };
+            *self.unanswered.entry(key).or_default() += count;
         }
         self
     }
@@ -78,6 +87,14 @@ impl Counted {
                 Some(Unit::Bytes),
             ),
             by_cluster(|sums| sums.bytes),
+        )?;
+        families.gauge(
+            (
+                "service_unanswered_endpoints",
+                "Endpoints without new flows because they, or their cluster, do not answer, of each VIP and port",
+                None,
+            ),
+            self.unanswered.iter().map(|(key, count)| (labels(key, &[]), *count as f64)),
         )?;
         let by_way = |ways: fn(&ServiceCounters) -> [(&'static str, u64); 2]| {
             self.by_service.iter().flat_map(move |(key, sums)| {

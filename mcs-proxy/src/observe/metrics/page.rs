@@ -1,7 +1,10 @@
 use super::families::{Families, Labels};
 use crate::{
     model::Mode,
-    observe::vitals::{Facts, MapFill, Vitals},
+    observe::{
+        health::What,
+        vitals::{Facts, MapFill, Vitals},
+    },
     source::KINDS,
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
@@ -137,6 +140,20 @@ impl Page {
         )
     }
 
+    fn outages(&self, families: &mut Families<'_>) -> fmt::Result {
+        let outages = &self.facts.outages;
+        let clusters = outages.diverted.iter().filter(|one| matches!(one.what, What::Family(_)));
+        families.gauge(
+            (
+                "unanswered_clusters",
+                "Source clusters, counted by family, that do not answer: others take their new flows, or no other could",
+                None,
+            ),
+            [("diverted", clusters.count()), ("kept", outages.kept.len())]
+                .map(|(state, count)| (vec![("state", state.to_owned())], count as f64)),
+        )
+    }
+
     fn maps(&self, families: &mut Families<'_>) -> fmt::Result {
         let flows = self.facts.flows;
         let fills: Vec<MapFill> = self
@@ -186,6 +203,7 @@ impl Collector for Page {
         self.sources(families)?;
         self.transactions(families)?;
         self.interfaces(families)?;
+        self.outages(families)?;
         self.maps(families)
     }
 }

@@ -6,13 +6,9 @@ use crate::{
     model::{NamespacedName, ObjectKind, ObjectRef, Problem},
     source::{Event, EventSender, Object},
 };
-use futures::StreamExt;
-use kube::{
-    Api, Resource, ResourceExt,
-    runtime::{WatchStreamExt, watcher},
-};
-use serde::de::DeserializeOwned;
-use std::{collections::BTreeSet, fmt::Debug, pin::pin};
+use futures::{Stream, StreamExt};
+use kube::{Resource, ResourceExt, runtime::watcher};
+use std::{collections::BTreeSet, pin::pin};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -39,24 +35,20 @@ pub(super) enum End {
     NoSuchKind,
 }
 
-/// Lists and watches one kind until nobody listens any more, or the kind is gone.
-///
-/// The watcher resumes a watch that breaks where it was, and lists anew only when the API server no longer knows that
-/// version (410); each new attempt after a failure waits, ever longer and with jitter. The objects of a list are told
-/// as a whole, so that no half of it is ever taken for all.
+/// Tells of one kind what a [`relisting`](super::relisting) stream has, until nobody listens any more, or the kind is gone.
+/// The objects of a list are told as a whole, so that no half of it is ever taken for all.
 pub(super) async fn follow<K>(
-    api: Api<K>,
-    config: watcher::Config,
+    stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
     mut decode: impl FnMut(&K) -> Decoded,
     health: &mut Health,
     uids: &Uids,
     events: &EventSender,
 ) -> End
 where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource,
 {
     let kind = health.kind();
-    let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut stream = pin!(stream);
     let mut listing = Listing::default();
     let mut unreadable = Unreadable::default();
     loop {

@@ -63,7 +63,9 @@ impl Health {
             debug!("{kind}s: the API server at {server} forgot where we were; listing anew");
             return;
         }
-        let said = with_causes(error);
+        // A status is what the API server says; the library's words have all its fields beside.
+        let said = status(error).map(|status| status.message.clone()).filter(|message| !message.is_empty());
+        let said = said.unwrap_or_else(|| with_causes(error));
         self.reach.failed(*kind, format!("the API server at {server}: {said}; {}", advice(*kind, error)));
         let repeated = self
             .told
@@ -91,9 +93,11 @@ impl Health {
     }
 }
 
-/// The watched version is older than the API server remembers: in the nature of watching, not a failure.
+/// The watched version is older than the API server remembers: in the nature of watching, not a failure. (A list that takes
+/// longer than that is one.)
 fn is_expiry(error: &watcher::Error) -> bool {
-    status(error).is_some_and(|status| status.code == 410)
+    !matches!(error, watcher::Error::InitialListFailed(_))
+        && status(error).is_some_and(|status| status.code == 410)
 }
 
 fn status(error: &watcher::Error) -> Option<&kube::core::Status> {
@@ -157,7 +161,9 @@ mod tests {
         let broken = watcher::Error::WatchFailed(kube::Error::ReadEvents(broken));
         assert!(advice(ObjectKind::Node, &broken).contains("reached from here"));
         assert!(with_causes(&broken).contains("connection reset"), "{}", with_causes(&broken));
-        assert!(!is_expiry(&broken) && is_expiry(&refused(410)));
+        let gone = Box::new(Status { code: 410, ..Status::failure("old", "Expired") });
+        let expired = watcher::Error::WatchStartFailed(kube::Error::Api(gone));
+        assert!(!is_expiry(&broken) && !is_expiry(&refused(410)) && is_expiry(&expired));
     }
 
     #[test]

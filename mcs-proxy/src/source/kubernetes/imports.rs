@@ -1,6 +1,8 @@
 use super::{
+    era::Eras,
     follow::{Decoded, End, follow},
     health::Health,
+    relisting::relisting,
     uids::Uids,
 };
 use crate::{
@@ -37,6 +39,7 @@ pub(super) async fn follow_imports(
     interval: Duration,
     mut health: Health,
     uids: &Uids,
+    eras: &Eras,
     events: &EventSender,
 ) {
     let mut known = Known::Nothing;
@@ -61,8 +64,9 @@ pub(super) async fn follow_imports(
         );
         let api = Api::<DynamicObject>::all_with(client.clone(), &kind);
         let decode = |object: &DynamicObject| decode(object, version, cluster_name);
+        let stream = relisting(api, watcher::Config::default(), eras);
         tokio::select! {
-            end = follow(api, watcher::Config::default(), decode, &mut health, uids, events) => match end {
+            end = follow(stream, decode, &mut health, uids, events) => match end {
                 End::NobodyListens => return,
                 End::NoSuchKind => {}
             },

@@ -177,6 +177,42 @@ async fn a_list_is_told_as_a_whole_and_then_every_change_and_after_410_a_list_ag
 }
 
 #[tokio::test]
+async fn a_watch_that_is_refused_for_its_version_is_begun_anew_with_a_list() {
+    for code in [410, 400] {
+        let script = [
+            services(&[service("a", "10.13.0.1")]),
+            (code, status(code, "Expired")),
+            services(&[service("b", "10.13.0.2")]),
+            watch(&[("ADDED", service("c", "10.13.0.3"))]),
+        ];
+        let server = ApiServer::start(&format!("refused-{code}"), &script).await;
+        assert_eq!(follow_services(&server, 3).await, ["= a", "= b", "+ c 10.13.0.3"], "{code}");
+    }
+}
+
+/// Objects have version 8, so that a list of version 3 is from before them.
+#[tokio::test]
+async fn a_watch_that_was_interrupted_is_resumed_unless_the_storage_was_put_back_meanwhile() {
+    let at = |version: u8, items: &[String]| {
+        let (status, body) = services(items);
+        (status, body.replace("\"7\"", &format!("\"{version}\"")))
+    };
+    let (a, broken) = ([service("a", "10.13.0.1")], (500, status(500, "InternalError")));
+    let script = [
+        services(&a),
+        broken.clone(),
+        at(9, &a),
+        watch(&[("ADDED", service("b", "10.13.0.2"))]),
+        broken,
+        at(3, &a),
+        at(3, &a),
+        watch(&[("ADDED", service("c", "10.13.0.3"))]),
+    ];
+    let server = ApiServer::start("put-back", &script).await;
+    assert_eq!(follow_services(&server, 4).await, ["= a", "+ b 10.13.0.2", "= a", "+ c 10.13.0.3"]);
+}
+
+#[tokio::test]
 async fn an_api_server_that_refuses_at_first_is_asked_again() {
     let script = [
         (403, status(403, "Forbidden")),

@@ -8,9 +8,11 @@
 
 mod announce;
 mod connect;
+mod era;
 mod follow;
 mod health;
 mod imports;
+mod relisting;
 mod report;
 mod uids;
 
@@ -23,6 +25,7 @@ use crate::{
     source::{Event, EventSender},
 };
 use announce::announce;
+use era::Eras;
 use follow::{Decoded, follow};
 use health::Health;
 use imports::follow_imports;
@@ -31,6 +34,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::{Api, Client, runtime::watcher};
+use relisting::relisting;
 use uids::Uids;
 
 /// Sends every kind as a complete list, then every change, until the receiver is dropped. `scope` says where we are.
@@ -48,7 +52,7 @@ pub async fn run(
     events: EventSender,
 ) -> Result<(), KubernetesError> {
     let (client, server) = client(locations).await?;
-    let uids = Uids::default();
+    let (uids, eras) = (Uids::default(), Eras::default());
     let health = |kind| Health::new(kind, &server, events.reach());
     let services = async {
         let mut interner = Interner::default();
@@ -58,8 +62,8 @@ pub async fn run(
             Decoded::Object(Object::Service(service))
         };
         let api = Api::all(client.clone());
-        follow(api, watcher::Config::default(), decode, &mut health(ObjectKind::Service), &uids, &events)
-            .await
+        let stream = relisting(api, watcher::Config::default(), &eras);
+        follow(stream, decode, &mut health(ObjectKind::Service), &uids, &events).await
     };
     let slices = async {
         let mut interner = Interner::default();
@@ -69,26 +73,20 @@ pub async fn run(
             slice.map(Object::EndpointSlice).into()
         };
         let api = Api::all(client.clone());
-        follow(
-            api,
-            watcher::Config::default(),
-            decode,
-            &mut health(ObjectKind::EndpointSlice),
-            &uids,
-            &events,
-        )
-        .await
+        let stream = relisting(api, watcher::Config::default(), &eras);
+        follow(stream, decode, &mut health(ObjectKind::EndpointSlice), &uids, &events).await
     };
     let node = async {
         let decode = |node: &Node| Decoded::Object(Object::Node(decode::node(node)));
-        let config = only(&scope.node_name);
-        follow(Api::all(client.clone()), config, decode, &mut health(ObjectKind::Node), &uids, &events).await
+        let stream = relisting(Api::all(client.clone()), only(&scope.node_name), &eras);
+        follow(stream, decode, &mut health(ObjectKind::Node), &uids, &events).await
     };
     let settings = follow_settings(
         client.clone(),
         scope.settings.as_ref(),
         health(ObjectKind::ConfigMap),
         &uids,
+        &eras,
         &events,
     );
     let imports = follow_imports(
@@ -97,6 +95,7 @@ pub async fn run(
         scope.discovery_interval,
         health(ObjectKind::ServiceImport),
         &uids,
+        &eras,
         &events,
     );
     tokio::select! {
@@ -113,6 +112,7 @@ async fn follow_settings(
     name: Option<&NamespacedName>,
     mut health: Health,
     uids: &Uids,
+    eras: &Eras,
     events: &EventSender,
 ) {
     let Some(name) = name else {
@@ -121,8 +121,8 @@ async fn follow_settings(
         return;
     };
     let decode = |object: &ConfigMap| Decoded::Object(Object::Settings(decode::settings(object)));
-    follow(Api::namespaced(client, &name.namespace), only(&name.name), decode, &mut health, uids, events)
-        .await;
+    let stream = relisting(Api::namespaced(client, &name.namespace), only(&name.name), eras);
+    follow(stream, decode, &mut health, uids, events).await;
 }
 
 /// The one object of this name: more may not be ours to see, and would not be read.

@@ -3,6 +3,7 @@
 mod alone;
 mod drained;
 mod ejected;
+mod told;
 mod traffic;
 
 use crate::{

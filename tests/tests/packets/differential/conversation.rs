@@ -73,10 +73,16 @@ pub(super) enum Step {
         client: u8,
         vip: Option<u8>,
     },
-    /// The Service gets other endpoints, in this order.
+    /// The Service gets other endpoints, in this order, and one more for one flow.
     Endpoints {
         service: u8,
         backends: Vec<u8>,
+        probe: Option<u8>,
+    },
+    /// The daemon ends a TCP connection, as it does where a cluster is dropped; counted over all there are.
+    End {
+        established: bool,
+        number: u8,
     },
     Backend {
         backend: u8,
@@ -141,8 +147,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (client(), 0..BACKENDS, select(vec!["S", "S", "A", "", ""]))
             .prop_map(|(client, backend, flags)| Step::CallDirectly { client, backend, flags }),
         1 => (client(), option::of(1..3_u8)).prop_map(|(client, vip)| Step::Ping { client, vip }),
-        2 => (service(), vec(0..BACKENDS, 0..4))
-            .prop_map(|(service, backends)| Step::Endpoints { service, backends }),
+        2 => (service(), vec(0..BACKENDS, 0..4), option::weighted(0.4, 0..BACKENDS))
+            .prop_map(|(service, backends, probe)| Step::Endpoints { service, backends, probe }),
+        1 => (any_bool(), 0..4_u8).prop_map(|(established, number)| Step::End { established, number }),
         1 => (0..BACKENDS, select(vec![Liveness::Gone, Liveness::Live, Liveness::Serving]), any_bool())
             .prop_map(|(backend, liveness, other_generation)| {
                 Step::Backend { backend, liveness, other_generation }

@@ -79,7 +79,7 @@ impl Frame {
     pub(super) fn after(&self, verdict: Verdict, packet: Packet) -> Self {
         let v4 = packet.source.is_v4();
         let mut after = Self { packet, ..self.clone() };
-        if verdict == Verdict::Rejected {
+        if matches!(verdict, Verdict::Rejected | Verdict::Ended) {
             (after.returned, after.window) = (true, 0);
             if matches!(after.packet.body, Body::Error(_)) {
                 after.kind = if v4 { [3, 3] } else { [1, 4] };

@@ -40,6 +40,8 @@ pub(super) struct Lockstep {
     pub(super) v6: bool,
     /// An interface that is not the pods'.
     pub(super) elsewhere: u32,
+    /// Flows that were probes, over all conversations.
+    pub(super) probes: usize,
     /// While the last packet was looked at.
     tick_turned: bool,
 }
@@ -62,7 +64,16 @@ impl Lockstep {
             }
         }
         let verdicts = programs.verdicts();
-        Self { programs, model: new_model(), verdicts, offset: 0, v6: false, elsewhere, tick_turned: false }
+        Self {
+            programs,
+            model: new_model(),
+            verdicts,
+            offset: 0,
+            v6: false,
+            elsewhere,
+            probes: 0,
+            tick_turned: false,
+        }
     }
 
     /// How often a verdict was reached, over all conversations.
@@ -144,8 +155,12 @@ impl Lockstep {
                 let to = vip.map_or_else(|| stage::router(v6), |vip| stage::vip(v6, vip));
                 self.run_from_pod(&Frame::ping(stage::client(v6, client).ip(), to), false)
             }
-            Step::Endpoints { service, ref backends } => {
-                self.set_endpoints(service, backends);
+            Step::Endpoints { service, ref backends, probe } => {
+                self.set_endpoints(service, backends, probe);
+                Ok(())
+            }
+            Step::End { established, number } => {
+                self.end(established, usize::from(number));
                 Ok(())
             }
             Step::Backend { backend, liveness, other_generation } => {
@@ -253,6 +268,7 @@ impl Lockstep {
                     Some(format!("the programs: {got:02x?}; the model: {expected:?}, {bytes:02x?}"))
                 };
                 let Some(found) = found else {
+                    self.probes += waiting(&self.model) - waiting(&model);
                     self.model = model;
                     return Ok(());
                 };
@@ -280,6 +296,11 @@ pub(super) fn new_model() -> Model {
         }
     }
     model
+}
+
+/// Probes that no flow has taken yet.
+fn waiting(model: &Model) -> usize {
+    model.tables.frontends.values().filter(|frontend| frontend.probe.is_some()).count()
 }
 
 /// Of a packet without options or extension headers.

@@ -24,7 +24,7 @@ fn conversations() -> u32 {
 }
 
 /// What a run must have come by, or it has shown nothing about it.
-const MET: [Verdict; 17] = [
+const MET: [Verdict; 18] = [
     Verdict::NotOurs,
     Verdict::NoService,
     Verdict::UnknownConnection,
@@ -42,6 +42,7 @@ const MET: [Verdict; 17] = [
     Verdict::HairpinForwarded,
     Verdict::HairpinReplied,
     Verdict::DirectTaken,
+    Verdict::Ended,
 ];
 
 #[test]
@@ -70,4 +71,5 @@ fn the_programs_do_what_their_model_does() {
     let lockstep = lockstep.into_inner();
     let missed: Vec<_> = MET.into_iter().filter(|&verdict| lockstep.met(verdict) == 0).collect();
     assert!(missed.is_empty(), "no conversation came by {missed:?}");
+    assert!(lockstep.probes > 0, "no flow was a probe");
 }

@@ -3,10 +3,11 @@
 use super::{
     lockstep::{Lockstep, id, services},
     stage::BACKENDS,
+    state::extent,
 };
 use crate::programs::{POD, Place};
 use mcs_proxy_ebpf::{
-    abi::{Address, Affinity, AffinityKey, Flow, MapName, Protocol, Verdict},
+    abi::{Address, Affinity, AffinityKey, Element, Flow, MapName, Protocol, Verdict},
     model::{Counters, Model, Place as Pair, Remembered},
 };
 use std::{collections::BTreeMap, fmt::Debug};
@@ -19,6 +20,8 @@ pub(super) struct Snapshot {
     affinity: BTreeMap<(u32, Address), Remembered>,
     interface_flows: Vec<(u32, i64)>,
     cursors: Vec<(u32, u64)>,
+    /// Services whose probe is still to be had.
+    probes: Vec<u32>,
     counters: Counters,
 }
 
@@ -38,6 +41,13 @@ impl Snapshot {
             .map(|service| id(*v6, service))
             .map(|id| (id, programs.array::<u64>(MapName::Cursors).get(&id, 0).unwrap()))
             .collect();
+        let is_there = |id: &u32| {
+            let elements = programs.array::<Element>(MapName::Backends);
+            let header = elements.get(&extent(*id), 0).unwrap().as_header().unwrap();
+            let behind = elements.get(&(extent(*id) + 1 + header.count), 0).unwrap();
+            header.probe && behind.as_slot().is_some_and(|slot| slot.backend != 0)
+        };
+        let probes = (0..services()).map(|service| id(*v6, service)).filter(is_there).collect();
         let affinity = programs
             .hash::<AffinityKey, Affinity>(MapName::Affinity)
             .iter()
@@ -45,7 +55,7 @@ impl Snapshot {
             .map(|(key, entry)| ((key.service, key.client), remembered(&entry, *offset)))
             .collect();
         let counters = Self::counters(lockstep);
-        Self { established, transient, affinity, interface_flows, cursors, counters }
+        Self { established, transient, affinity, interface_flows, cursors, probes, counters }
     }
 
     /// Of the verdicts, only the one that is counted beside another: the others are those of the packets.
@@ -66,6 +76,9 @@ impl Snapshot {
         let shares = self.interface_flows.iter().map(|(interface, _)| (*interface, of(interface))).collect();
         let turns = |service: &u32| tables.cursors.get(service).copied().unwrap_or_default();
         let cursors = self.cursors.iter().map(|(service, _)| (*service, turns(service))).collect();
+        let mut probes: Vec<u32> =
+            tables.frontends.values().filter(|it| it.probe.is_some()).map(|it| it.service).collect();
+        probes.sort_unstable();
         let unpromoted = |counters: &Counters| counters.verdicts.get(&Verdict::NotPromoted).copied();
         None.or_else(|| differ("established flows", &self.established.flows, &tables.established.flows))
             .or_else(|| differ("established replies", &self.established.replies, &tables.established.replies))
@@ -74,6 +87,7 @@ impl Snapshot {
             .or_else(|| differ("affinity", &self.affinity, &tables.affinity))
             .or_else(|| differ("flows by interface", &self.interface_flows, &shares))
             .or_else(|| differ("turns by service", &self.cursors, &cursors))
+            .or_else(|| differ("probes that are left", &self.probes, &probes))
             .or_else(|| differ("counters by service", &self.counters.services, &counters.services))
             .or_else(|| differ("counters by backend", &self.counters.backends, &counters.backends))
             .or_else(|| differ("not promoted", &unpromoted(&self.counters), &unpromoted(counters)))

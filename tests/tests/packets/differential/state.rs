@@ -3,16 +3,17 @@
 use super::{
     lockstep::{Lockstep, id, new_model, port, services},
     snapshot::{Snapshot, moved},
-    stage::{self, BACKENDS, SERVICES},
+    stage::{self, BACKENDS, SERVICES, TCP},
 };
 use crate::programs::{POD, Programs};
 use aya::Pod;
 use mcs_proxy_ebpf::{
     abi::{
-        Affinity, AffinityKey, BackendState, Element, Flow, Header, Liveness, MapName, Reply, ServiceKey,
-        Slot, Tuple, VIP_WHOLE,
+        Affinity, AffinityKey, BackendState, Element, Flow, FlowState, Header, Liveness, MapName, Reply,
+        ServiceKey, Slot, Tuple, VIP_WHOLE,
     },
     model,
+    transition::reply_key_of,
 };
 use std::collections::BTreeMap;
 
@@ -37,7 +38,7 @@ impl Lockstep {
         }
         for service in 0..services() {
             self.programs.array::<u64>(MapName::Cursors).set(id(v6, service), 0, 0).unwrap();
-            self.set_endpoints(service, &[0, 1]);
+            self.set_endpoints(service, &[0, 1], None);
             self.model.tables.vips.insert(stage::called(v6, service).ip().into());
         }
         let whole = stage::called(v6, stage::OF_WHOLE_VIP);
@@ -53,17 +54,16 @@ impl Lockstep {
     }
 
     /// Nobody looks meanwhile, so the extent is written where the last one was.
-    pub(super) fn set_endpoints(&mut self, service: u8, backends: &[u8]) {
+    pub(super) fn set_endpoints(&mut self, service: u8, backends: &[u8], probe: Option<u8>) {
         let stage::Service { protocol, algorithm, affinity_seconds, .. } = SERVICES[usize::from(service)];
         let (index, vip) = (id(self.v6, service), stage::called(self.v6, service));
-        let slots: Vec<_> = backends
-            .iter()
-            .map(|&backend| {
-                let address = stage::backend(self.v6, backend);
-                Slot { address: address.ip().into(), port: port(address), backend: u32::from(backend) + 1 }
-            })
-            .collect();
-        let extent = 16 + 8 * index;
+        let slot = |backend: u8| {
+            let address = stage::backend(self.v6, backend);
+            Slot { address: address.ip().into(), port: port(address), backend: u32::from(backend) + 1 }
+        };
+        let slots: Vec<_> = backends.iter().map(|&backend| slot(backend)).collect();
+        let probe = probe.map(slot);
+        let extent = extent(index);
         let count = u32::try_from(slots.len()).unwrap();
         let header = Header {
             count,
@@ -72,16 +72,45 @@ impl Lockstep {
             algorithm,
             affinity_seconds,
             packets_only: false,
-            probe: false,
+            probe: probe.is_some(),
         };
         self.programs.set_element(extent, Element::header(&header));
-        for (slot, element) in slots.iter().zip(extent + 1..) {
+        for (slot, element) in slots.iter().chain(&probe).zip(extent + 1..) {
             self.programs.set_element(element, Element::slot(slot));
         }
         self.programs.publish(index, extent);
         let key = ServiceKey::new(vip.ip().into(), port(vip), protocol);
-        let frontend = model::Frontend { service: index, algorithm, affinity_seconds, slots };
+        let frontend = model::Frontend { service: index, algorithm, affinity_seconds, slots, probe };
         self.model.tables.frontends.insert(key, frontend);
+    }
+
+    /// As the daemon does it: what nobody has answered yet is forgotten.
+    pub(super) fn end(&mut self, established: bool, number: usize) {
+        let tables = &mut self.model.tables;
+        let (place, names) = if established {
+            (&mut tables.established, [MapName::Flows, MapName::Replies])
+        } else {
+            (&mut tables.transient, [MapName::Transient, MapName::TransientReplies])
+        };
+        let mut open = place
+            .flows
+            .iter_mut()
+            .filter(|(key, flow)| key.protocol == TCP && !flow.state.is_closed() && !flow.state.is_cut());
+        let Some((&key, flow)) = open.nth(number) else { return };
+        if flow.state.has(FlowState::ANSWERED) {
+            flow.state = flow.state.with(FlowState::CUT);
+            let state = flow.state;
+            let mut flows = self.programs.hash::<Tuple, Flow>(names[0]);
+            let held = flows.get(&key, 0).unwrap();
+            flows.insert(key, Flow { state, ..held }, 0).unwrap();
+            return;
+        }
+        let reply = reply_key_of(&key, flow);
+        place.flows.remove(&key);
+        place.replies.remove(&reply);
+        lose::<Flow>(&mut self.programs, names[0], Some(key));
+        // It may have been evicted.
+        let _gone = self.programs.hash::<Tuple, Reply>(names[1]).remove(&reply);
     }
 
     /// Moves every date in the maps back, which is to them as if time had passed.
@@ -125,6 +154,11 @@ impl Lockstep {
         let key = take_nth(&mut self.model.tables.established.replies, number);
         lose::<Reply>(&mut self.programs, MapName::Replies, key);
     }
+}
+
+/// Where a frontend's slots are: a header, three of them, and one for a probe.
+pub(super) const fn extent(index: u32) -> u32 {
+    16 + 8 * index
 }
 
 fn clear<K: Pod, V: Pod>(programs: &mut Programs, map: MapName) {

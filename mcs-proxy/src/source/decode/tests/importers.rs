@@ -10,6 +10,7 @@ use crate::{
 };
 use mcs_proxy_ebpf::abi::Algorithm;
 use serde_json::Value;
+use std::{collections::BTreeSet, fs, path::Path};
 
 fn objects(text: &str) -> Vec<Object> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
@@ -176,6 +177,83 @@ fn gkes_imports_name_no_cluster() {
         &["gke-mcs-1pqvt68n7a-t6c9f: GKE MCS from unknown"],
         &["TCP 10.13.0.29:80 gke-mcs-1pqvt68n7a [10.10.0.6:8080]"],
     );
+}
+
+#[test]
+fn karmadas_services_are_enabled_from_the_control_plane_for_one_member_or_on_its_own_copy() {
+    for (text, is_managed) in [
+        (fixture!("annotated/karmada-control-plane.yaml"), true),
+        (fixture!("annotated/karmada-override.yaml"), true),
+        (fixture!("annotated/karmada-canary.yaml"), false),
+    ] {
+        check(
+            text,
+            &["member1-serve-4j6n5: Karmada MultiClusterService from member1"],
+            &["TCP 10.13.1.63:80 serve [10.10.0.6:8080]"],
+        );
+        assert_eq!(text.contains("managed-annotations: mcs-proxy.io/"), is_managed, "{text}");
+    }
+}
+
+#[test]
+fn an_import_has_what_the_export_annotates_it_with() {
+    check(
+        fixture!("annotated/mcs-exported.yaml"),
+        &["serve-member1-h4d8w: Kubernetes MCS API from member1"],
+        &["TCP 10.13.0.25:80 derived-9rp6jcp1ag [10.10.0.6:8080]"],
+    );
+}
+
+/// Without our annotation nothing of all that is served: it is what each fixture puts somewhere else.
+#[test]
+fn no_importers_objects_are_served_unasked() {
+    for text in [
+        fixture!("annotated/karmada-control-plane.yaml"),
+        fixture!("annotated/karmada-override.yaml"),
+        fixture!("annotated/karmada-canary.yaml"),
+        fixture!("annotated/mcs-exported.yaml"),
+        fixture!("antrea.yaml"),
+        fixture!("cilium-mcs.yaml"),
+        fixture!("cilium.yaml"),
+        fixture!("cloud-map.yaml"),
+        fixture!("gke.yaml"),
+        fixture!("lighthouse.yaml"),
+        fixture!("linkerd.yaml"),
+        fixture!("mcs-v1alpha1.yaml"),
+        fixture!("mcs-v1beta1.yaml"),
+    ] {
+        let text = text.replace("mcs-proxy.io/enabled: \"true\"", "example.com/other: \"true\"");
+        assert_eq!(served(objects(&text).iter()).0, <[&str; 0]>::default(), "{text}");
+    }
+}
+
+/// The table names every file here, and no other.
+#[test]
+fn the_readmes_table_of_importers_names_the_fixtures_that_prove_it() {
+    const README: &str = include_str!("../../../../../README.md");
+    let (_, table) = README.split_once("| importer | told by |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let cells = table.lines().skip(2).map(|row| row.trim_end_matches(" |").rsplit_once(" | ").unwrap().1);
+    let named: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/source/fixtures");
+    let mut files = BTreeSet::new();
+    for sub in ["", "karmada", "annotated"] {
+        let entries = fs::read_dir(folder.join(sub)).unwrap().map(|entry| entry.unwrap().path());
+        let yaml = entries.filter(|path| path.extension().is_some_and(|it| it == "yaml"));
+        files.extend(
+            yaml.map(|path| path.strip_prefix(&folder).unwrap().with_extension("").display().to_string()),
+        );
+    }
+    let matches = |name: &str, file: &str| match name.strip_suffix('*') {
+        Some(start) => file.starts_with(start),
+        None => file == name,
+    };
+    for name in &named {
+        assert!(files.iter().any(|file| matches(name, file)), "no fixture {name}");
+    }
+    for file in &files {
+        assert!(named.iter().any(|name| matches(name, file)), "{file} is not in the table");
+    }
 }
 
 /// Karmada's own are in [`super::karmada`].
