@@ -1,12 +1,21 @@
-//! The kernel refuses one bpf(2) call of a starting daemon after another, for want of memory; strace sees to it.
+//! The kernel refuses one bpf(2) call of a daemon after another, for want of memory: when it starts, and when something changes.
+//! strace sees to it.
 
-use crate::stage::{Stage, vip};
+use crate::stage::{BACKEND, Stage, vip};
 use anyhow::{Context, Result, ensure};
 use mcs_proxy_tests::{
+    POD_PORT, Process,
     client::{self, Connection},
     figure, is_long,
+    karmada::{Endpoint, Port, Service, Slice},
 };
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// What became of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,5 +92,57 @@ fn a_start_that_is_refused_a_call_leaves_traffic_alone_and_the_next_one_is_whole
         ended + coped
     ))?;
     ensure!(ended > 0, "no call that was refused ended a start");
+    Ok(())
+}
+
+/// From here on, until it is dropped, the `number`th call of each of the daemon's threads is refused, and every fiftieth after it.
+fn refuse(stage: &Stage, number: usize, trace: &Path) -> Result<Process> {
+    let inject = format!("inject=bpf:error=ENOMEM:when={number}+50");
+    let daemon = stage.daemon.id().context("it does not run")?.to_string();
+    let path = trace.display().to_string();
+    let arguments = ["-f", "-p", &daemon, "-o", &path, "-e", "trace=bpf", "-e", &inject];
+    let tracer = stage.node.namespace.spawn("strace", Path::new("strace"), &arguments)?;
+    // It says so once it has all of them: `Process 7 attached with 8 threads`.
+    let start = Instant::now();
+    while !fs::read_to_string(tracer.log())?.contains(" attached") {
+        ensure!(start.elapsed() < Duration::from_secs(20), "{}", fs::read_to_string(tracer.log())?);
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(tracer)
+}
+
+/// What is left undone is tried again, as long as it takes, and nobody's packets go astray meanwhile.
+#[test]
+fn a_change_that_is_refused_calls_is_made_good_and_open_connections_do_not_notice() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let mut open = Connection::open(&stage.client.namespace, vip()?)?;
+    open.ask()?;
+    let trace = stage.world.folder("trace")?.join("bpf");
+    let (mut changes, mut refused) = (0, 0);
+    for number in 1..=if is_long() { 40 } else { 3 } {
+        let tracer = refuse(&stage, number, &trace)?;
+        let (name, ip) = (format!("more-{number}"), format!("10.13.1.{number}"));
+        let service = Service::new(&name, "member2", &[&ip], &[Port::new("http", "TCP", 80)])?;
+        stage.manifests.service(&service.annotated("enabled", "true"))?;
+        let pod = Endpoint::new(BACKEND, &stage.node.name, "serve-1")?;
+        let slice = Slice::new(&name, &name, "member2", "member2", &[pod]);
+        stage.manifests.slice(&slice.with_ports(&[Port::new("http", "TCP", POD_PORT)]))?;
+        stage.daemon.wait_for_services("the new Service", |rows| {
+            let own = rows.iter().find(|row| row.name == name);
+            own.is_some_and(|row| row.endpoints.iter().any(|endpoint| endpoint.in_maps))
+        })?;
+        client::http(&stage.client.namespace, SocketAddr::new(ip.parse()?, 80), 2)
+            .with_context(|| format!("call {number} refused: the new Service"))?;
+        client::http(&stage.client.namespace, vip()?, 2)?;
+        open.ask()?;
+        drop(tracer);
+        changes += 1;
+        refused += fs::read_to_string(&trace)?.matches("(INJECTED)").count();
+    }
+    figure(&format!(
+        "{changes} changes under which {refused} bpf(2) calls were refused: all were made good"
+    ))?;
+    ensure!(refused > 0, "nothing was refused");
+    ensure!(stage.daemon.is_running()?, "{}", stage.daemon.log());
     Ok(())
 }

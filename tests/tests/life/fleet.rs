@@ -104,9 +104,9 @@ impl Fleet {
         }
     }
 
-    /// Every second address, of each Service as many as of the others.
-    pub(crate) fn half(&self, round: usize) -> Vec<usize> {
-        (0..self.owners.len()).filter(|number| (number / SERVICES + round).is_multiple_of(2)).collect()
+    /// Three of four addresses, of each Service as many as of the others.
+    pub(crate) fn most(&self, round: usize) -> Vec<usize> {
+        (0..self.owners.len()).filter(|number| !(number / SERVICES + round).is_multiple_of(4)).collect()
     }
 
     /// Takes these out of their Services, and waits until no new flow goes there.

@@ -41,6 +41,9 @@ impl Caller {
     }
 }
 
+/// Of a caller, between two Services.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// What the callers have met.
 #[derive(Clone, Copy, Debug, Default)]
 struct Met {
@@ -66,6 +69,8 @@ fn keep_calling(namespace: &Namespace, caller: &Caller, stop: &AtomicBool) -> Re
             let said = said.with_context(|| format!("a datagram to Service {service}"))?;
             ensure!(said.contains(&own), "a datagram was for Service {service}, and {said:?} came back");
             met.datagrams += 1;
+            // Or our own traffic would take the processors from those who change it.
+            thread::sleep(PAUSE);
         }
     }
     Ok(met)
@@ -98,7 +103,7 @@ fn check_open(fleet: &Fleet, open: &mut [Connection], at: &mut [usize], moved: &
 #[test]
 fn no_call_reaches_another_services_pod_while_every_pods_address_is_given_to_others() -> Result<()> {
     let (addresses, time) =
-        if is_long() { (128, Duration::from_secs(100)) } else { (16, Duration::from_secs(3)) };
+        if is_long() { (240, Duration::from_secs(100)) } else { (16, Duration::from_secs(3)) };
     for way in [Way::ThroughTheHost, Way::PastTheHost] {
         let mut fleet = Fleet::new(addresses, way)?;
         let mut open = stay(&fleet)?;
@@ -123,7 +128,7 @@ fn no_call_reaches_another_services_pod_while_every_pods_address_is_given_to_oth
                 .collect();
             let mut turn = || -> Result<()> {
                 while !stop.load(Ordering::Relaxed) && (start.elapsed() < time || rounds < 4) {
-                    let moved = fleet.half(rounds);
+                    let moved = fleet.most(rounds);
                     fleet.take_out(&moved)?;
                     callers.iter().try_for_each(Caller::wait)?;
                     fleet.pass_on(&moved)?;
@@ -147,7 +152,7 @@ fn no_call_reaches_another_services_pod_while_every_pods_address_is_given_to_oth
         let rate = changes as f64 / start.elapsed().as_secs_f64();
         figure(&format!(
             "addresses that pass to other Services' pods, {way}: {changes} endpoint changes, {rate:.0} a second, \
-             {rounds} times every second address: 0 of {} connections and 0 of {} datagrams reached another Service; \
+             {rounds} times three of four addresses: 0 of {} connections and 0 of {} datagrams reached another Service; \
              {ended} connections that stayed open ended with their pods",
             met.connections, met.datagrams
         ))?;
