@@ -29,6 +29,8 @@ pub struct Daemon {
     /// A program, with arguments, that goes on as ours, which is named after them; or none.
     under: Vec<String>,
     node: Node,
+    /// How long whatever is waited for may take.
+    patience: Duration,
 }
 
 /// A line of `mcs-proxy services`.
@@ -93,7 +95,7 @@ impl Daemon {
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
         let node = node.clone();
         let (log, under) = (PathBuf::new(), Vec::new());
-        let mut daemon = Self { process: None, log, pin_dir, command, under, node };
+        let mut daemon = Self { process: None, log, pin_dir, command, under, node, patience: PATIENCE };
         daemon.spawn()?;
         Ok(daemon)
     }
@@ -112,6 +114,7 @@ impl Daemon {
             command,
             under: Vec::new(),
             node: node.clone(),
+            patience: PATIENCE,
         };
         daemon.launch()?;
         Ok(daemon)
@@ -203,6 +206,12 @@ impl Daemon {
         process.log().clone_into(&mut self.log);
         self.process = Some(process);
         Ok(())
+    }
+
+    /// From now on waits long enough for an API server that was out of reach for long: then the daemon asks for it at intervals
+    /// of up to a minute.
+    pub const fn expect_outages(&mut self) {
+        self.patience = Duration::from_secs(150);
     }
 
     /// Of its process, if it runs.
@@ -303,8 +312,9 @@ impl Daemon {
             if !running {
                 bail!("the daemon of {node} ended while waiting for {what}; its log:\n{}", self.log());
             }
-            if start.elapsed() > PATIENCE {
-                bail!("no {what} on {node} within {PATIENCE:?}; the daemon's log:\n{}", self.log());
+            let patience = self.patience;
+            if start.elapsed() > patience {
+                bail!("no {what} on {node} within {patience:?}; the daemon's log:\n{}", self.log());
             }
             thread::sleep(Duration::from_millis(10));
         }

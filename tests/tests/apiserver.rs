@@ -85,6 +85,7 @@ fn a_real_api_server_steers_the_packets() -> Result<()> {
     api.grant()?;
     let kubeconfig = api.daemon_kubeconfig().display().to_string();
     let mut daemon = Daemon::start_with(&member2, &["--source", "kubernetes", "--kubeconfig", &kubeconfig])?;
+    daemon.expect_outages();
     wait(&mut daemon, 2)?;
     let shares = split(&client, 29)?;
     assert!(

@@ -59,7 +59,9 @@ impl Stage {
 
     fn daemon(&self) -> Result<Daemon> {
         let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
-        Daemon::start_with(&self.node, &arguments)
+        let mut daemon = Daemon::start_with(&self.node, &arguments)?;
+        daemon.expect_outages();
+        Ok(daemon)
     }
 
     /// The objects of an MCS implementation without derived Services.

@@ -339,7 +339,10 @@ impl Daemon {
                 () = at(self.reclaim_due), if self.grace.is_none() => self.begin_grace(),
                 () = at(self.trim_due) => {
                     self.trim_due = None;
-                    task::spawn_blocking(sys::trim_heap);
+                    task::spawn_blocking(|| {
+                        sys::trim_heap();
+                        sys::trim_code();
+                    });
                 }
                 Some(begun) = finished(&mut self.grace) => {
                     self.grace = None;

@@ -898,6 +898,26 @@ pub fn trim_heap() {
     }
 }
 
+/// Unmaps our own code: what runs is mapped again, from the page cache, a block at a time. Most of it has run once, at the
+/// start, and would count as resident for ever.
+pub fn trim_code() {
+    // SAFETY: the linker's names for the first byte of the program and the one behind its code (ld(1), etext(3)). Only
+    // their addresses are taken.
+    unsafe extern "C" {
+        safe static __executable_start: u8;
+        safe static etext: u8;
+    }
+    // SAFETY: it takes a number, and there is always an answer to this one.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(1 << 16);
+    let start = (&raw const __executable_start).addr().next_multiple_of(page);
+    let end = (&raw const etext).addr() / page * page;
+    // SAFETY: nobody ever writes to these pages, so what comes back is what was there: a program that is loaded at any
+    // address has nothing to relocate in its code and what lies before it.
+    unsafe {
+        libc::madvise(ptr::without_provenance_mut(start), end.saturating_sub(start), libc::MADV_DONTNEED)
+    };
+}
+
 /// Has the threads share one heap, and large blocks go back to the kernel when they are freed, whatever was freed
 /// before: glibc would give each thread a heap of its own, and would raise that size with the first list of objects.
 /// Before the first thread.

@@ -45,6 +45,11 @@ impl Windows {
         Ok(Some(()))
     }
 
+    /// Stores a word of an array whose elements are words. `Ok(None)`: out of range.
+    pub(super) fn store(&mut self, index: usize, word: u64) -> Result<Option<()>, SysError> {
+        Ok(self.window(index / WINDOW)?.and_then(|window| window.store_release(index % WINDOW, word)))
+    }
+
     fn window(&mut self, number: usize) -> Result<Option<&MappedWords>, SysError> {
         let Some(window) = self.windows.get_mut(number) else { return Ok(None) };
         if window.is_none() {

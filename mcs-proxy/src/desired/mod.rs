@@ -38,7 +38,7 @@ use std::{
 };
 
 /// Every frontend that should exist, by what a client calls.
-pub type Desired = BTreeMap<FrontendKey, Frontend>;
+pub type Desired = BTreeMap<FrontendKey, Arc<Frontend>>;
 
 /// What the command line says for all Services of this daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ pub struct Resolver {
 }
 
 /// The frontends of a Service, in order.
-type Computed = Vec<(FrontendKey, Frontend)>;
+type Computed = Vec<(FrontendKey, Arc<Frontend>)>;
 
 /// In order. Nearly always one.
 type Claims = Vec<Claim>;
@@ -68,7 +68,7 @@ struct Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// New frontends and changed ones.
-    pub upserts: BTreeMap<FrontendKey, Frontend>,
+    pub upserts: Desired,
     /// Disjoint with `upserts`.
     pub removals: BTreeSet<FrontendKey>,
 }
@@ -241,7 +241,7 @@ impl Resolver {
         let mut computed = Vec::with_capacity(frontends.len());
         let mut standings = Standings::new();
         for (frontend_key, Decided { frontend, standing, .. }) in frontends {
-            computed.push((frontend_key, frontend));
+            computed.push((frontend_key, Arc::new(frontend)));
             standings.extend(standing.map(|standing| (frontend_key, standing)));
         }
         let due = standings.values().filter_map(|standing| standing.due(self.flags.tier_hold)).min();
@@ -307,10 +307,9 @@ impl Resolver {
             if let Some((_, frontend)) = found
                 && current != Some(frontend)
             {
-                let frontend = frontend.clone();
                 self.used = self.used - current.map_or(0, |frontend| frontend.used) + frontend.used;
-                self.desired.insert(key, frontend.clone());
-                changes.upserts.insert(key, frontend);
+                self.desired.insert(key, Arc::clone(frontend));
+                changes.upserts.insert(key, Arc::clone(frontend));
             }
         }
         changes

@@ -1,6 +1,6 @@
 use super::{
     EndpointSlice, Ledger, NamespacedName, Node, OptIn, Problem, Service, ServiceImport, SourceCluster,
-    import_key,
+    import_key, keyed::Keyed,
 };
 use ipnet::IpNet;
 use std::{
@@ -29,7 +29,7 @@ pub(super) struct Imports {
 
 /// What else the cluster has, against which addresses are checked.
 pub(super) struct Others<'a, S> {
-    pub(super) services: &'a BTreeMap<NamespacedName, Service>,
+    pub(super) services: &'a Keyed<Box<Service>>,
     pub(super) node: Option<&'a Node>,
     /// All slices.
     pub(super) slices: S,

@@ -5,6 +5,7 @@ mod cluster;
 mod importer;
 mod imports;
 mod interner;
+mod keyed;
 mod ledger;
 mod misnaming;
 mod node;

@@ -1,4 +1,4 @@
-use super::{MinReady, NamespacedName, Problem, Tiers};
+use super::{MinReady, NamespacedName, Problem, Tiers, keyed::Named};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{net::IpAddr, sync::Arc};
 
@@ -31,6 +31,12 @@ pub struct Service {
     pub malformed: Malformed,
     /// What the decoder found wrong with it. The [`Model`](super::Model) keeps them apart from the object.
     pub problems: Vec<Problem>,
+}
+
+impl Named for Service {
+    fn key(&self) -> &NamespacedName {
+        &self.key
+    }
 }
 
 impl Service {

@@ -1,4 +1,4 @@
-use super::{Importer, NamespacedName, Problem};
+use super::{Importer, NamespacedName, Problem, keyed::Named};
 use mcs_proxy_ebpf::abi::Protocol;
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -23,6 +23,12 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
     /// What the decoder found wrong with it. The [`Model`](super::Model) keeps them apart from the object.
     pub problems: Vec<Problem>,
+}
+
+impl Named for EndpointSlice {
+    fn key(&self) -> &NamespacedName {
+        &self.key
+    }
 }
 
 /// The cluster whose pods a slice names.

@@ -1,4 +1,4 @@
-use super::{EndpointSlice, NamespacedName, import_key};
+use super::{EndpointSlice, NamespacedName, import_key, keyed::Keyed};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -9,7 +9,7 @@ use std::{
 pub(super) struct Slices {
     /// By owner, then by name, in the order in which kube-proxy reads them.
     of: BTreeMap<NamespacedName, Vec<Arc<EndpointSlice>>>,
-    by_key: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
+    by_key: Keyed<Arc<EndpointSlice>>,
 }
 
 impl Slices {
@@ -19,11 +19,11 @@ impl Slices {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &EndpointSlice> + Clone {
-        self.by_key.values().map(Arc::as_ref)
+        self.by_key.values()
     }
 
     pub(super) fn get(&self, key: &NamespacedName) -> Option<&EndpointSlice> {
-        self.by_key.get(key).map(Arc::as_ref)
+        self.by_key.get(key)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &NamespacedName> {
@@ -37,7 +37,7 @@ impl Slices {
         slice: EndpointSlice,
         affected: &mut BTreeSet<NamespacedName>,
     ) -> Option<Arc<EndpointSlice>> {
-        if self.by_key.get(&slice.key).is_some_and(|former| **former == slice) {
+        if self.by_key.get(&slice.key).is_some_and(|former| *former == slice) {
             return None;
         }
         let former = self.remove(&slice.key.clone(), affected);
@@ -51,7 +51,7 @@ impl Slices {
             }
             affected.insert(owner);
         }
-        self.by_key.insert(slice.key.clone(), slice);
+        self.by_key.insert(slice);
         former
     }
 

@@ -3,23 +3,20 @@ use super::{
     ProblemChanges, Service, ServiceImport, Settings, SettingsObject, SourceCluster, Surroundings,
     import_key,
     imports::{Imports, Others},
+    keyed::Keyed,
     misnaming::Misnaming,
     quota::Quotas,
     slices::{Slices, owners},
 };
 use crate::source::{Event, Object};
 use ipnet::IpNet;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, mem, net::IpAddr};
 
 /// The objects as the source last told them, Services whether or not they are served by us: an annotation may change
 /// that at any time.
 #[derive(Debug)]
 pub struct Model {
-    services: BTreeMap<NamespacedName, Service>,
+    services: Keyed<Box<Service>>,
     slices: Slices,
     imports: Imports,
     /// By what importers call this cluster.
@@ -55,7 +52,7 @@ impl Model {
     /// A model that is synced once it has had a complete list of each of these kinds.
     pub fn awaiting(kinds: impl IntoIterator<Item = ObjectKind>) -> Self {
         Self {
-            services: BTreeMap::new(),
+            services: Keyed::default(),
             slices: Slices::default(),
             imports: Imports::default(),
             misnaming: Misnaming::default(),
@@ -250,7 +247,7 @@ impl Model {
             let before = previous.map(|previous| previous.cluster_ips.as_slice()).unwrap_or_default();
             self.changed_vips.extend(self.surroundings.exchange_vips(before, &service.cluster_ips));
             let ips = service.cluster_ips.clone();
-            let former = self.services.insert(key.clone(), service);
+            let former = self.services.insert(Box::new(service));
             self.service_changed(&key, former, ips, affected);
         }
     }
@@ -287,7 +284,7 @@ impl Model {
     fn service_changed(
         &mut self,
         key: &NamespacedName,
-        former: Option<Service>,
+        former: Option<Box<Service>>,
         ips: Vec<IpAddr>,
         affected: &mut BTreeSet<NamespacedName>,
     ) {

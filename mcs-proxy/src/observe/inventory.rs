@@ -9,7 +9,7 @@ use crate::{
 use mcs_proxy_ebpf::abi::Algorithm;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -40,9 +40,17 @@ pub struct Item {
 
 #[derive(Clone, Copy, Debug)]
 struct Target {
-    address: SocketAddr,
+    /// Not a [`SocketAddr`], which has room for a flow label and a scope: there may be a hundred thousand.
+    ip: IpAddr,
+    port: u16,
     cluster: u32,
     slots: u32,
+}
+
+impl Target {
+    const fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
 }
 
 impl Inventory {
@@ -82,13 +90,14 @@ impl Inventory {
             *self.verdicts.entry(kind).or_default() += 1;
             if endpoint.is_used() {
                 targets.push(Target {
-                    address: SocketAddr::new(*address, *port),
+                    ip: *address,
+                    port: *port,
                     cluster: self.clusters.number(cluster),
                     slots: *slots,
                 });
             }
         }
-        targets.sort_unstable_by_key(|target| target.address);
+        targets.sort_unstable_by_key(Target::address);
         let algorithms = [Algorithm::RoundRobin, Algorithm::Random, Algorithm::Maglev];
         let item = Item {
             service: NamespacedName::new(self.namespace(&frontend.namespace), &*frontend.name),
@@ -157,7 +166,7 @@ impl Inventory {
     /// The cluster whose pod a target of the frontend is.
     #[must_use]
     pub fn cluster(&self, item: &Item, address: SocketAddr) -> Option<&str> {
-        let at = item.targets.binary_search_by_key(&address, |target| target.address).ok()?;
+        let at = item.targets.binary_search_by_key(&address, Target::address).ok()?;
         self.clusters.all.get(item.targets.get(at)?.cluster as usize).map(String::as_str)
     }
 
@@ -181,7 +190,7 @@ impl Item {
 
     /// Who takes new flows, with their slots.
     pub fn targets(&self) -> impl Iterator<Item = (SocketAddr, u32)> + '_ {
-        self.targets.iter().map(|target| (target.address, target.slots))
+        self.targets.iter().map(|target| (target.address(), target.slots))
     }
 }
 

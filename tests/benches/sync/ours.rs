@@ -23,7 +23,7 @@ use mcs_proxy_ebpf::abi::{Algorithm, MapName, MapSizes, Protocol};
 use mcs_proxy_tests::processor_time;
 use place::Place;
 use serde::{Deserialize, Serialize};
-use std::{fs, os::fd::AsRawFd as _, thread, time::Instant};
+use std::{fs, os::fd::AsRawFd as _, sync::Arc, thread, time::Instant};
 
 /// As the daemon makes them with `--max-slots 1048576`, but for the flows, which nothing here opens.
 const SIZES: MapSizes = MapSizes { elements: 1 << 20, flows: 1024, transient: 1024, ..MapSizes::DEFAULT };
@@ -103,7 +103,7 @@ fn desired(services: u32, change: u32) -> Desired {
             slots,
             serving: Vec::new(),
         };
-        (key, frontend)
+        (key, Arc::new(frontend))
     };
     (0..services).map(frontend).collect()
 }

@@ -27,6 +27,7 @@ use std::{
         unix::fs::{PermissionsExt, symlink},
     },
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -54,7 +55,7 @@ fn desired(frontends: &[(u8, &[u8])]) -> Desired {
         used: slots.len(),
         fingerprint: 0,
     };
-    frontends.iter().map(|(n, slots)| (key(*n), frontend(slots))).collect()
+    frontends.iter().map(|(n, slots)| (key(*n), Arc::new(frontend(slots)))).collect()
 }
 
 /// Last bytes of the slots' addresses, by VIP's.

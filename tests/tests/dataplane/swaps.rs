@@ -9,7 +9,10 @@ use mcs_proxy::{
 };
 use mcs_proxy_ebpf::abi::{Algorithm, Direction, MapSizes, Protocol, Verdict};
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -66,7 +69,7 @@ fn desired(round: u64) -> Desired {
                 slots,
                 serving: Vec::new(),
             };
-            (key, frontend)
+            (key, Arc::new(frontend))
         })
         .collect()
 }

@@ -70,7 +70,10 @@ impl Stage {
         let kubeconfig = self.world.folder("by")?.join("kubeconfig");
         fs::write(&kubeconfig, direct.replace(&format!("https://{FABRIC}:{API_PORT}"), server))?;
         let kubeconfig = kubeconfig.display().to_string();
-        Daemon::start_with(&self.nodes[0], &["--source", "kubernetes", "--kubeconfig", &kubeconfig])
+        let mut daemon =
+            Daemon::start_with(&self.nodes[0], &["--source", "kubernetes", "--kubeconfig", &kubeconfig])?;
+        daemon.expect_outages();
+        Ok(daemon)
     }
 
     pub(crate) fn service(&self, name: &str, ip: &str, algorithm: &str) -> Result<()> {

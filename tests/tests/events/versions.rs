@@ -20,7 +20,7 @@ use std::{
 };
 
 const RELAY_PORT: u16 = 6445;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(150);
 const RESOURCE: &str = "endpointslices";
 
 fn relay(stage: &Stage) -> Result<(Relay, String)> {
@@ -184,6 +184,7 @@ fn an_api_server_whose_storage_was_put_back_is_followed_from_there() -> Result<(
     stage.service("serve", "10.13.7.1", "random")?;
     stage.import("member1-serve-1", "serve", &["10.10.0.6"])?;
     let mut daemon = stage.daemon(0)?;
+    daemon.expect_outages();
     wait(&mut daemon, &["10.10.0.6"])?;
     stage.api.restart_with_storage(false)?;
     for number in 2..30 {

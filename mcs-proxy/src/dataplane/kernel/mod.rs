@@ -29,7 +29,7 @@ pub struct KernelDataplane {
     hot: MappedWords,
     frontends: MappedWords,
     backends: Windows,
-    backend_state: MappedWords,
+    backend_state: Windows,
     cursors: OwnedFd,
     service_counters: OwnedFd,
     backend_counters: OwnedFd,
@@ -56,7 +56,7 @@ impl KernelDataplane {
             hot: dir.map_words(MapName::Hot, access)?,
             frontends: dir.map_words(MapName::Frontends, access)?,
             backends: Windows::open(dir, MapName::Backends)?,
-            backend_state: dir.map_words(MapName::BackendState, access)?,
+            backend_state: Windows::open(dir, MapName::BackendState)?,
             cursors: dir.open(MapName::Cursors, access)?,
             service_counters: dir.open(MapName::ServiceCounters, access)?,
             backend_counters: dir.open(MapName::BackendCounters, access)?,
@@ -91,7 +91,9 @@ impl KernelDataplane {
                 Err(error) => Err(Failure::of(MapName::Vips, error)),
             },
             Operation::SetBackendState { backend, state } => {
-                store(MapName::BackendState, &self.backend_state, *backend, state.word())
+                let stored = self.backend_state.store(*backend as usize, state.word());
+                let failed = |error: SysError| Failure { map: MapName::BackendState, source: error.into() };
+                stored.map_err(failed)?.ok_or(Failure::out_of_range(MapName::BackendState))
             }
             Operation::SetHot { word, bits } => store(MapName::Hot, &self.hot, *word, *bits),
             // The batch takes these.
@@ -146,12 +148,13 @@ impl Dataplane for KernelDataplane {
         let words =
             |map: &MappedWords| (0..map.len()).map_while(|index| map.read(index)).collect::<Vec<u64>>();
         let backends = self.backends.whole().map_err(|error| dump_error("backends", error))?;
+        let states = self.backend_state.whole().map_err(|error| dump_error("backend_state", error))?;
         Ok(Dump {
             services,
             vips,
             frontends: words(&self.frontends),
             backends: (0..).map_while(|index| backends.read_element(index)).collect::<Vec<Element>>(),
-            backend_state: words(&self.backend_state).into_iter().map(BackendState::from_word).collect(),
+            backend_state: words(&states).into_iter().map(BackendState::from_word).collect(),
             hot: words(&self.hot),
             flows: self.flow_refs()?,
         })

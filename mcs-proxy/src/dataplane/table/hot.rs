@@ -27,8 +27,9 @@ pub(super) struct Hot {
     words: Vec<u64>,
     /// How many addresses have a bit, whatever their state; one without any is clear, unless inherited.
     sharers: Sharers,
-    /// How many frontends or backends hold an address.
-    held: BTreeMap<HotAddress, u32>,
+    /// How many frontends, or backends, hold an address: by direction, as there may be a hundred thousand and each key
+    /// would have it.
+    held: [BTreeMap<Address, u32>; 2],
     /// Let go of; the grace period is still to come.
     leaving: BTreeSet<HotAddress>,
     /// Grace periods that were over when the address began to linger.
@@ -41,12 +42,20 @@ pub(super) struct Hot {
     identity: Arc<()>,
 }
 
+/// Of a direction in [`Hot::held`].
+const fn place(direction: Direction) -> usize {
+    match direction {
+        Direction::FromPod => 0,
+        Direction::ToPod => 1,
+    }
+}
+
 impl Hot {
     pub(super) fn new() -> Self {
         Self {
             words: vec![0; HOT_WORDS as usize],
             sharers: Sharers::new(),
-            held: BTreeMap::new(),
+            held: Default::default(),
             leaving: BTreeSet::new(),
             lingering: BTreeMap::new(),
             inherited: BTreeSet::new(),
@@ -74,11 +83,12 @@ impl Hot {
     /// The operation is needed before packets of this address are to be looked at, if any.
     pub(super) fn hold(&mut self, direction: Direction, address: Address) -> Option<Operation> {
         let key = (direction, address);
-        if let Some(holders) = self.held.get_mut(&key) {
+        let held = &mut self.held[place(direction)];
+        if let Some(holders) = held.get_mut(&address) {
             *holders += 1;
             return None;
         }
-        self.held.insert(key, 1);
+        held.insert(address, 1);
         if self.leaving.remove(&key) || self.lingering.remove(&key).is_some() {
             return None;
         }
@@ -87,15 +97,16 @@ impl Hot {
 
     /// Whether any frontend, or backend, has the address.
     pub(super) fn is_held(&self, direction: Direction, address: Address) -> bool {
-        self.held.contains_key(&(direction, address))
+        self.held[place(direction)].contains_key(&address)
     }
 
     pub(super) fn let_go(&mut self, direction: Direction, address: Address) {
         let key = (direction, address);
-        let Some(holders) = self.held.get_mut(&key) else { return };
+        let held = &mut self.held[place(direction)];
+        let Some(holders) = held.get_mut(&address) else { return };
         *holders -= 1;
         if *holders == 0 {
-            self.held.remove(&key);
+            held.remove(&address);
             self.leaving.insert(key);
         }
     }
@@ -104,7 +115,7 @@ impl Hot {
     pub(super) fn linger(&mut self, key: HotAddress) {
         let (word, bit) = hot_bit(key.0, &key.1);
         let is_set = self.words.get(word as usize).is_some_and(|bits| bits & bit != 0);
-        if is_set && !self.held.contains_key(&key) && self.leaving.insert(key) {
+        if is_set && !self.is_held(key.0, key.1) && self.leaving.insert(key) {
             self.sharers.join((word, bit));
         }
     }

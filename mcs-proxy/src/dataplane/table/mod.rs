@@ -38,7 +38,7 @@ use whole::Whole;
 #[derive(Clone, Debug)]
 pub struct Table {
     sizes: Sizes,
-    entries: BTreeMap<ServiceKey, Entry>,
+    entries: BTreeMap<ServiceKey, Box<Entry>>,
     extents: Extents,
     frontends: Ids,
     backends: Ids,

@@ -3,7 +3,7 @@
 use super::{Backend, CapacityError, Entry, Extent, Fill, Probe, Table, Target};
 use crate::{
     dataplane::{Operation, Transaction, service_key},
-    desired::{Frontend, FrontendKey},
+    desired::{Desired, Frontend, FrontendKey},
     model::rejection,
 };
 use mcs_proxy_ebpf::abi::{
@@ -37,11 +37,7 @@ impl Table {
     /// should be costs no operation.
     ///
     /// Removals come last, so that insertions need not wait for them, unless room is short.
-    pub fn plan(
-        &mut self,
-        upserts: &BTreeMap<FrontendKey, Frontend>,
-        removals: &BTreeSet<FrontendKey>,
-    ) -> Plan {
+    pub fn plan(&mut self, upserts: &Desired, removals: &BTreeSet<FrontendKey>) -> Plan {
         let mut refused = BTreeSet::new();
         let wanted: BTreeMap<ServiceKey, (&FrontendKey, Wanted)> = upserts
             .iter()
@@ -180,7 +176,7 @@ impl Planner<'_> {
                     self.transaction.push(Operation::SetVip { vip: key.vip, flags: Some(0) });
                 }
                 self.transaction.extend(self.table.hot.hold(Direction::FromPod, key.vip));
-                Entry {
+                Box::new(Entry {
                     frontend: service,
                     extent: Extent { first: 0, len: 0 },
                     algorithm: wanted.algorithm,
@@ -190,7 +186,7 @@ impl Planner<'_> {
                     slots: Arc::default(),
                     probe: None,
                     backends: BTreeMap::new(),
-                }
+                })
             }
         };
         entry.owns_vip = wanted.owns_vip;

@@ -31,7 +31,7 @@ impl Table {
         let mut strays = Strays::default();
         for (key, &frontend) in &dump.services {
             match finder.entry(key, frontend) {
-                Some(entry) => drop(entries.insert(*key, entry)),
+                Some(entry) => drop(entries.insert(*key, Box::new(entry))),
                 None => drop(strays.services.insert(*key)),
             }
         }
@@ -183,9 +183,9 @@ impl Finder<'_> {
     }
 
     /// Gives backends that are out of the slots back to their frontends, as the flows that use them tell.
-    fn adopt_serving(&mut self, entries: &mut BTreeMap<ServiceKey, Entry>) {
+    fn adopt_serving(&mut self, entries: &mut BTreeMap<ServiceKey, Box<Entry>>) {
         let mut by_frontend: BTreeMap<u32, &mut Entry> =
-            entries.values_mut().map(|entry| (entry.frontend, entry)).collect();
+            entries.values_mut().map(|entry| (entry.frontend, &mut **entry)).collect();
         for flow in &self.dump.flows {
             let &FlowRef { vip: _, service, backend, backend_port, backend_id: id, generation } = flow;
             let Some(entry) = by_frontend.get_mut(&service) else { continue };

@@ -51,7 +51,7 @@ fn frontend(slots: &[u8], serving: &[u8]) -> Frontend {
 }
 
 fn desired(frontends: &[(u8, &[u8], &[u8])]) -> Desired {
-    frontends.iter().map(|(n, slots, serving)| (key(*n), frontend(slots, serving))).collect()
+    frontends.iter().map(|(n, slots, serving)| (key(*n), Arc::new(frontend(slots, serving)))).collect()
 }
 
 /// A table and the maps it writes.
@@ -124,7 +124,7 @@ fn an_address_that_no_pod_can_have_never_enters_the_maps_and_keeps_no_other_out(
     let mut pair = Pair::new();
     let mut all = desired(&[(1, &[1, 2], &[3])]);
     let (metadata, no_port) = ("169.254.169.254:80".parse().unwrap(), "10.10.0.9:0".parse().unwrap());
-    let frontend = all.get_mut(&key(1)).unwrap();
+    let frontend = Arc::make_mut(all.get_mut(&key(1)).unwrap());
     let mut slots = frontend.slots.to_vec();
     slots.insert(1, metadata);
     frontend.slots = slots.into();
@@ -386,7 +386,7 @@ fn a_frontend_that_leaves_sockets_alone_is_written_so_and_stays_so_over_a_restar
         plan.transaction
     };
     sync(&mut pair, &wanted);
-    wanted.values_mut().for_each(|frontend| frontend.packets_only = true);
+    wanted.values_mut().for_each(|frontend| Arc::make_mut(frontend).packets_only = true);
     let rewritten = sync(&mut pair, &wanted);
     let headers: Vec<bool> = rewritten
         .iter()

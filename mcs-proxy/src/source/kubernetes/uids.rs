@@ -1,6 +1,6 @@
 use crate::model::{NamespacedName, ObjectKind};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     hash::{BuildHasher, RandomState},
     sync::{Mutex, PoisonError},
 };
@@ -15,13 +15,18 @@ pub(super) type UidEntry = (u64, [u8; 16]);
 #[derive(Debug, Default)]
 pub(super) struct Uids {
     state: RandomState,
-    known: Mutex<BTreeMap<ObjectKind, HashMap<u64, [u8; 16]>>>,
+    /// In order. A hash map would have room for twice as many.
+    known: Mutex<BTreeMap<ObjectKind, Vec<UidEntry>>>,
 }
 
 impl Uids {
     /// All objects of this kind are these.
     pub(super) fn list(&self, kind: ObjectKind, objects: Vec<UidEntry>) {
-        self.with(kind, |known| *known = objects.into_iter().collect());
+        let mut objects = objects;
+        objects.sort_unstable();
+        objects.dedup_by_key(|(name, _)| *name);
+        objects.shrink_to_fit();
+        self.with(kind, |known| *known = objects);
     }
 
     /// What [`Self::list`] takes of an object; `None` for one without a uid.
@@ -32,21 +37,29 @@ impl Uids {
     /// The object is new, changed, or (`None`) gone.
     pub(super) fn set(&self, kind: ObjectKind, key: &NamespacedName, uid: Option<&str>) {
         let name = self.state.hash_one(key);
-        self.with(kind, |known| match uid.and_then(parse) {
-            Some(uid) => known.insert(name, uid),
-            None => known.remove(&name),
+        self.with(kind, |known| match (find(known, name), uid.and_then(parse)) {
+            (Ok(place), Some(uid)) => known[place].1 = uid,
+            (Err(place), Some(uid)) => known.insert(place, (name, uid)),
+            (Ok(place), None) => drop(known.remove(place)),
+            (Err(_), None) => {}
         });
     }
 
     /// As the API server writes it; `None` for what is not there.
     pub(super) fn get(&self, kind: ObjectKind, key: &NamespacedName) -> Option<String> {
         let name = self.state.hash_one(key);
-        self.with(kind, |known| known.get(&name).map(|uid| format(u128::from_be_bytes(*uid))))
+        self.with(kind, |known| {
+            find(known, name).ok().map(|place| format(u128::from_be_bytes(known[place].1)))
+        })
     }
 
-    fn with<T>(&self, kind: ObjectKind, act: impl FnOnce(&mut HashMap<u64, [u8; 16]>) -> T) -> T {
+    fn with<T>(&self, kind: ObjectKind, act: impl FnOnce(&mut Vec<UidEntry>) -> T) -> T {
         act(self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default())
     }
+}
+
+fn find(known: &[UidEntry], name: u64) -> Result<usize, usize> {
+    known.binary_search_by_key(&name, |(name, _)| *name)
 }
 
 /// `8-4-4-4-12` lower-case hexadecimal digits: RFC 9562.

@@ -13,8 +13,11 @@ pub(super) fn start(port: u16) -> Result<()> {
     thread::spawn(move || {
         let mut chunk = vec![0; CHUNK];
         for stream in listener.incoming() {
-            if let Err(error) = stream.and_then(|stream| answer(stream, &mut chunk)) {
-                eprintln!("server: {error}");
+            match stream.and_then(|stream| answer(stream, &mut chunk)) {
+                Ok(()) => {}
+                // So wrk hangs up when its time is over.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                Err(error) => eprintln!("server: {error}"),
             }
         }
     });

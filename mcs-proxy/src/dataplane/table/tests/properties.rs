@@ -24,7 +24,7 @@ fn to_desired(state: &State) -> Desired {
         })
         .map(|(n, slots, serving, probe)| {
             let probe = probe.map(|(n, number)| Probe { address: address(n), number });
-            (key(n), Frontend { probe, ..frontend(slots, serving) })
+            (key(n), Arc::new(Frontend { probe, ..frontend(slots, serving) }))
         })
         .collect()
 }

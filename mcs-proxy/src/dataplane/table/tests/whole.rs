@@ -14,7 +14,7 @@ impl Pair {
         let frontends = ports
             .iter()
             .map(|&(number, owns_vip)| (port(number), Frontend { owns_vip, ..frontend(&[1], &[]) }));
-        let plan = self.table.sync(&frontends.collect());
+        let plan = self.table.sync(&frontends.map(|(key, frontend)| (key, Arc::new(frontend))).collect());
         self.maps.run(&plan.transaction).unwrap();
         plan
     }
