@@ -41,7 +41,8 @@ fn starts_afresh(stage: &mut Stage) -> Result<()> {
     fs::write(&kubeconfig, config.to_string())?;
     let path = kubeconfig.display().to_string();
     stage.daemon.launch_without_sync_with(&["--source", "kubernetes", "--kubeconfig", &path])?;
-    stage.daemon.wait_for_log("started")?;
+    // Not the line of a boot, which tells when the one before was started.
+    stage.daemon.wait_for_log("INFO started")?;
     for file in ["catalog.jsonl", "interfaces.json", "health.json"] {
         let told = fs::read_to_string(run_dir.join(file)).unwrap_or_default();
         ensure!(!told.contains("of-before"), "{file} is trusted: {told}");
