@@ -213,7 +213,7 @@ pub struct Run {
     #[arg(long, value_enum, default_value = "host", value_name = "host|all|off")]
     pub socket_path: SocketPath,
     /// cgroup2 whose processes the socket path serves [default: where cgroup2 is mounted]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "MCS_PROXY_CGROUP")]
     pub cgroup: Option<PathBuf>,
     #[command(flatten)]
     pub sizes: Sizes,

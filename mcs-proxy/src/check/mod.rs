@@ -35,7 +35,7 @@ pub fn check(intent: &Intent<'_>) -> Vec<Line> {
     lines.extend([kernel::sock_destroy(), kernel::clock_source()]);
     lines.extend([places::bpffs(intent.pin_dir), places::cgroup2(&place)]);
     lines.extend(sysctls::lines(&fs_read));
-    lines.extend(pinned::lines(intent.pin_dir, intent.sizes));
+    lines.extend(pinned::lines(intent.pin_dir, intent.run_dir, intent.sizes));
     lines.push(capacity::memory(intent.pin_dir, intent.sizes));
     lines.extend([hooks::on_interfaces(intent.pin_dir), hooks::on_cgroup(intent.pin_dir, &place)]);
     lines.extend([others::kube_proxy(), others::cilium()]);

@@ -2,19 +2,24 @@
 
 use crate::{
     EBPF_OBJECT,
+    daemon::socket,
     dataplane::{loader, pins::PinDir},
     observe::line::Line,
 };
 use mcs_proxy_ebpf::abi::{ABI_VERSION, MapSizes};
-use std::fs;
+use std::{fs, os::unix::net::UnixStream, path::Path};
 
 const PART: &str = "pins";
 
-pub(super) fn lines(pin_dir: &PinDir, sizes: &MapSizes) -> Vec<Line> {
+pub(super) fn lines(pin_dir: &PinDir, run_dir: &Path, sizes: &MapSizes) -> Vec<Line> {
     let mut lines: Vec<Line> = layouts(pin_dir).into_iter().filter_map(layout).collect();
     lines.push(match loader::adopts(EBPF_OBJECT, pin_dir, sizes) {
         Ok(true) => Line::ok(PART, format!("{}: a daemon with these flags takes them over", pin_dir.path().display())),
         Ok(false) => Line::ok(PART, format!("nothing is pinned in {} yet", pin_dir.path().display())),
+        // Nobody has asked about other sizes than its own.
+        Err(_) if *sizes == MapSizes::DEFAULT && UnixStream::connect(run_dir.join(socket::FILE)).is_ok() => {
+            Line::ok(PART, format!("{}: the daemon that runs here has them in use", pin_dir.path().display()))
+        }
         Err(error) => Line::failed(
             PART,
             error.to_string(),

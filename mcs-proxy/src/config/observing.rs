@@ -11,7 +11,7 @@ use std::{
 #[derive(Clone, Debug, Args)]
 pub struct Check {
     /// As of `run`
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "MCS_PROXY_CGROUP")]
     pub cgroup: Option<PathBuf>,
     #[command(flatten)]
     pub sizes: Sizes,

@@ -13,6 +13,7 @@ fn the_chart_installs_with_three_capabilities_and_serves_pods_and_host_network_b
     let installed = Installed::start().unwrap();
     only_what_is_needed(&installed).unwrap();
     nothing_stands_in_the_way(&installed).unwrap();
+    the_only_daemon_of_its_node(&installed).unwrap();
     served_by_name(&installed).unwrap();
     served_on_the_host_network(&installed).unwrap();
     served_from_the_first_connection_on(&installed).unwrap();
@@ -32,6 +33,20 @@ fn only_what_is_needed(installed: &Installed) -> Result<()> {
         let mounts = fs::read_to_string(format!("/proc/{process}/mountinfo"))?;
         let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).context("no root")?;
         ensure!(root.split(' ').nth(5).is_some_and(|options| options.starts_with("ro")), "{root}");
+    }
+    Ok(())
+}
+
+/// A second daemon on a node is refused with the first one's pod.
+fn the_only_daemon_of_its_node(installed: &Installed) -> Result<()> {
+    for pod in installed.daemons()?.values() {
+        let refused = installed.mcs_proxy(pod, &["run", "--cluster-name=member1"]).err();
+        let words = format!("{:#}", refused.context("a second daemon runs")?);
+        ensure!(
+            words.contains("another mcs-proxy runs on this node")
+                && words.contains(&format!("(pod {pod}, version 0.1.0")),
+            "{words}"
+        );
     }
     Ok(())
 }
@@ -65,6 +80,8 @@ fn nothing_stands_in_the_way(installed: &Installed) -> Result<()> {
         for (part, words) in [
             ("capabilities", "CAP_PERFMON are there"),
             ("bpffs", "/sys/fs/bpf/mcs-proxy"),
+            ("cgroup hooks", "connect, sendmsg"),
+            ("cgroup2", "/host/cgroup"),
             ("ip_forward", "1"),
             ("pins", "takes them over"),
             ("other programs", "none but ours"),

@@ -120,6 +120,14 @@ fn what_this_machine_and_others_on_it_do_to_packets_is_warned_of() -> Result<()>
 }
 
 #[test]
+fn a_daemon_with_larger_maps_than_by_default_is_no_failure_unless_others_are_asked_about() -> Result<()> {
+    let stage = Stage::new(&["--max-flows", "600000"])?;
+    stage.run(&CONFINED, &["check"])?.expect("pins", "ok", "the daemon that runs here has them in use")?;
+    stage.run(&CONFINED, &["check", "--max-flows", "600000"])?.expect("pins", "ok", "takes them over")?;
+    stage.run(&CONFINED, &["check", "--max-flows", "1024"])?.expect("pins", "failed", "--max-flows 600000")
+}
+
+#[test]
 fn imports_with_a_pods_address_here_and_maps_larger_than_the_memory_are_failed() -> Result<()> {
     let stage = Stage::new(&[])?;
     // Another port of it: the same one would be a duplicate of the pod's own.

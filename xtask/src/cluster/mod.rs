@@ -107,6 +107,7 @@ fn up(workspace: &Path, up: Up) -> Result<()> {
     } else {
         "$(kubectl get service serve -o jsonpath={.spec.clusterIP})"
     };
+    println!("  kubectl wait --for=condition=Ready pod/client");
     println!("  kubectl exec client -- hello-pod call {host}:80 10");
     println!("  kubectl mcs-proxy services --node node1");
     println!("\n`on node1 COMMAND…` runs a command on a node; their logs are in");

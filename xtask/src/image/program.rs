@@ -76,11 +76,15 @@ pub(crate) fn build(
 ) -> Result<PathBuf> {
     let Program { package, name } = program;
     let target = arch.target();
-    let folder = workspace.join("target/static");
+    let mut folder = workspace.join("target/static");
     let (profile, made) = match profile {
         Profile::Release => ("release", "release"),
         Profile::Dev => ("dev", "debug"),
     };
+    if arch != Architecture::OURS {
+        // With another compiler: neither waits for the other.
+        folder.push(arch.oci());
+    }
     say(format!("cargo build --profile {profile} --bin {name} (static, {})", arch.oci()));
     let mut build = command(cargo());
     build
