@@ -5,8 +5,8 @@ use crate::{
     config::{Explain, Output, Places},
     daemon::socket::{self, Request, Response},
     explain::{
-        Client, ExplainedEndpoint, ExplainedFrontend, Explanation, Held, HeldBackend, Query, Target, compare,
-        from_names, offline,
+        Client, ExplainedEndpoint, ExplainedFrontend, Explanation, Held, HeldBackend, Offline, Query, Target,
+        compare, from_names, offline,
     },
     model::Model,
     observe::catalog::Catalog,
@@ -34,7 +34,9 @@ pub fn explain(places: &Places, asked: &Explain) -> anyhow::Result<String> {
     };
     Ok(match asked.output {
         Output::Table if explanations.is_empty() => {
-            "No Service of these manifests is opted in (annotate one with mcs-proxy.io/enabled: \"true\").\n"
+            "Nothing of these manifests is served: no Service is opted in (annotate one with mcs-proxy.io/enabled: \
+             \"true\"), or the settings' mode keeps them from being served, or a ServiceImport's address is in no range of \
+             --serviceimport-cidrs.\n"
                 .into()
         }
         Output::Table => explanations.iter().map(text).collect::<Vec<_>>().join("\n"),
@@ -47,7 +49,12 @@ fn from_manifests(folder: &Path, asked: &Explain, query: Option<&Query>) -> anyh
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let model = Model::default().with_import_ranges(asked.serviceimport_cidrs.clone());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    Ok(offline(folder, asked.flags(), &asked.scope(), model, query, now)?)
+    let Offline { explanations, others } = offline(folder, asked.flags(), &asked.scope(), model, query, now)?;
+    // Beside what was asked for, which scripts may read.
+    for problem in others {
+        eprintln!("mcs-proxy: problem: {problem}");
+    }
+    explanations.map_err(anyhow::Error::msg)
 }
 
 fn from_node(places: &Places, query: &Query) -> anyhow::Result<Explanation> {

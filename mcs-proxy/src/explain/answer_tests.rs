@@ -29,9 +29,8 @@ fn manifests() -> std::path::PathBuf {
 fn explain(target: &str, client: Option<&str>) -> Result<Explanation, String> {
     let query =
         Query { target: target.parse().unwrap(), client: client.map(|client| client.parse().unwrap()) };
-    offline(&manifests(), flags(), &scope(), Model::default(), Some(&query), 2_000_000_000)
-        .map(|mut explanations| explanations.remove(0))
-        .map_err(|error| error.to_string())
+    let offline = offline(&manifests(), flags(), &scope(), Model::default(), Some(&query), 2_000_000_000);
+    offline.unwrap().explanations.map(|mut explanations| explanations.remove(0))
 }
 
 #[test]
@@ -77,4 +76,27 @@ fn what_is_explained_survives_json() {
     let explanation = explain("default/serve", Some("10.12.0.9")).unwrap();
     let text = serde_json::to_string(&explanation).unwrap();
     assert_eq!(serde_json::from_str::<Explanation>(&text).unwrap(), explanation);
+}
+
+#[test]
+fn what_is_wrong_beside_what_is_explained_is_told_too() {
+    let folder = std::env::temp_dir().join(format!("mcs-proxy-explain-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for file in std::fs::read_dir(manifests()).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    std::fs::write(folder.join("broken.yaml"), "kind: [Service").unwrap();
+    let settings = "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: default},\n  data: {mode: dran}}\n";
+    std::fs::write(folder.join("settings.yaml"), settings).unwrap();
+    let scope = Scope { settings: Some(crate::model::NamespacedName::new("default", "settings")), ..scope() };
+    for target in [Some("default/serve"), Some("default/nope"), None] {
+        let query = target.map(|target| Query { target: target.parse().unwrap(), client: None });
+        let said =
+            offline(&folder, flags(), &scope, Model::default(), query.as_ref(), 2_000_000_000).unwrap();
+        assert_eq!(said.explanations.is_ok(), target != Some("default/nope"));
+        let [file, settings] = said.others.as_slice() else { panic!("{said:?}") };
+        assert!(settings.contains("default/settings") && settings.contains("dran"), "{settings}");
+        assert!(file.contains("broken.yaml"), "{file}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }

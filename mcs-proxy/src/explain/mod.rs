@@ -14,7 +14,7 @@ mod query;
 pub use answer::{Known, answer};
 pub use maps::{Held, HeldBackend, Wanted, compare, differences};
 pub use names::from_names;
-pub use offline::{OfflineError, offline};
+pub use offline::{Offline, offline};
 pub use query::{BadQuery, Client, Query, Target};
 
 use schemars::JsonSchema;

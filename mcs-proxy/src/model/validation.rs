@@ -140,7 +140,7 @@ impl Surroundings {
 
 /// Ranges that no pod and no VIP can be in, with the name of each. Whoever can write a slice could otherwise lead a
 /// Service's clients to the node itself or to the cloud's metadata service (CVE-2021-25737).
-const REJECTED: [(IpNet, &str); 13] = [
+const REJECTED: [(IpNet, &str); 17] = [
     (v4(0, 0, 0, 0, 8), "unspecified"),
     (v4(127, 0, 0, 0, 8), "loopback"),
     (v4(169, 254, 0, 0, 16), "link-local"),
@@ -153,6 +153,12 @@ const REJECTED: [(IpNet, &str); 13] = [
     (v6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96), "an IPv4-mapped IPv6 address"),
     // The deprecated IPv4-compatible form would be the second way to write an IPv4 address.
     (v6(Ipv6Addr::UNSPECIFIED, 96), "an IPv4-compatible IPv6 address"),
+    // The metadata services of Alibaba Cloud and Oracle Cloud, and what Azure's platform answers at.
+    (v4(100, 100, 100, 200, 32), "a cloud's metadata service"),
+    (v4(192, 0, 0, 192, 32), "a cloud's metadata service"),
+    (v4(168, 63, 129, 16, 32), "a cloud's metadata service"),
+    // 169.254.0.0/16 by the well-known prefix of NAT64 (RFC 6052).
+    (v6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xa9fe, 0), 112), "link-local, by NAT64"),
     // The metadata services of AWS and Google Cloud, within reach of every pod by unique local addresses.
     (v6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128), "a cloud's metadata service"),
     (v6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128), "a cloud's metadata service"),
@@ -259,6 +265,12 @@ mod tests {
             ("febf::1", Some("link-local")),
             ("ff02::1", Some("multicast")),
             ("fd00:ec2::254", Some("a cloud's metadata service")),
+            ("100.100.100.200", Some("a cloud's metadata service")),
+            ("100.100.100.201", None),
+            ("192.0.0.192", Some("a cloud's metadata service")),
+            ("168.63.129.16", Some("a cloud's metadata service")),
+            ("64:ff9b::a9fe:a9fe", Some("link-local, by NAT64")),
+            ("64:ff9b::a0a:6", None),
         ] {
             assert_eq!(rejection(address.parse().unwrap()), reason, "{address}");
         }

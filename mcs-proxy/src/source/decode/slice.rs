@@ -4,7 +4,7 @@ use super::{
 };
 use crate::model::{
     Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, Origin, Place, SliceMetadata,
-    SlicePort, is_passed_over, origin, own_name_told,
+    SlicePort, SourceCluster, check_cluster_name, is_passed_over, origin, own_name_told,
 };
 use k8s_openapi::api::discovery::v1 as api;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -46,18 +46,33 @@ pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<Endpoint
         return None;
     }
     let Origin { importer, source } = origin(&metadata, cluster_name);
+    let source = with_a_fit_name(source, &mut report);
+    let told = own_name_told(&metadata).filter(|name| check_cluster_name(name).is_ok());
     Some(EndpointSlice {
         service: service.map(|name| &**name).unwrap_or_default().into(),
         import: import.map(|name| name.as_str().into()),
         importer,
         source,
-        misnamed: own_name_told(&metadata).filter(|name| *name != cluster_name).map(Into::into),
+        misnamed: told.filter(|name| *name != cluster_name).map(Into::into),
         ports: ports(object, &mut report).into(),
         endpoints: endpoints(object, &mut report),
         changed: changed(object),
         key,
         problems: report.finish(),
     })
+}
+
+/// Annotations hold any text, and whoever may write a slice chooses it: what could be no cluster's name names none. It would
+/// stand in tables, logs and metrics, and in no list of the operator's.
+fn with_a_fit_name(source: SourceCluster, report: &mut Report) -> SourceCluster {
+    let SourceCluster::Remote(name) = &source else { return source };
+    let Err(rule) = check_cluster_name(name) else { return source };
+    report.add(
+        "metadata",
+        format!("the importer names its cluster `{}`: {rule}", shown(name)),
+        "its endpoints count as of an unknown cluster; see to what writes the slice",
+    );
+    SourceCluster::Unknown
 }
 
 /// The latest of what the API server and the controller have noted. Importers do not hand all of it on.

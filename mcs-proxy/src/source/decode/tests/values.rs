@@ -2,7 +2,7 @@
 
 use super::{ALGORITHM, ENABLED, PROXY_NAME, patched_service, patched_slice};
 use crate::{
-    model::{EndpointSlice, Malformed, MinReady, Model, OptIn, Service},
+    model::{EndpointSlice, Malformed, MinReady, Model, OptIn, Service, SourceCluster},
     source::{
         Event, Object,
         decode::{Manifest, manifests},
@@ -49,6 +49,35 @@ fn what_a_slice_leaves_out_is_as_kube_proxy_takes_it() {
     ] {
         assert_eq!(manifests(patched_slice(&[(pointer, value)]), "member2"), []);
     }
+}
+
+#[test]
+fn what_can_be_no_clusters_name_names_none_and_is_told_harmlessly() {
+    let from = |provider: &str| {
+        slice_of(patched_slice(&[
+            (
+                "/metadata/labels",
+                json!({"kubernetes.io/service-name": "serve",
+                       "endpointslice.kubernetes.io/managed-by": "endpointslice-dispatch-controller.karmada.io"}),
+            ),
+            (
+                "/metadata/annotations",
+                json!({"endpointslice.karmada.io/provision-cluster": provider,
+                       "work.karmada.io/namespace": format!("karmada-es-{provider}")}),
+            ),
+        ]))
+    };
+    for name in ["Local; rm \u{1b}[31mRED\nx", "UPPER", "-x", "a,b", &"a".repeat(64)] {
+        let slice = from(name);
+        assert_eq!((&slice.source, &slice.misnamed), (&SourceCluster::Unknown, &None), "{name}");
+        assert_eq!(slice.endpoints.len(), 2);
+        let [problem] = slice.problems.as_slice() else { panic!("{:?}", slice.problems) };
+        let told = problem.to_string();
+        assert!(told.contains("serve-mvgj7") && told.contains("has at most 63"), "{told}");
+        assert!(!told.contains(char::is_control), "{told:?}");
+    }
+    let slice = from("member1");
+    assert_eq!((slice.source, slice.problems), (SourceCluster::Remote("member1".into()), vec![]));
 }
 
 #[test]
