@@ -59,6 +59,8 @@ fn from_manifests(folder: &Path, asked: &Explain, query: Option<&Query>) -> anyh
 
 fn from_node(places: &Places, query: &Query) -> anyhow::Result<Explanation> {
     let run_dir = places.run_dir();
+    // Before anything else: with no pins there is nothing to explain, whatever names are left.
+    let view = View::read(places)?;
     let mut explanation = match socket::ask(&run_dir, &Request::Explain(query.clone())) {
         Ok(Response::Explained(explanation)) => *explanation,
         Ok(Response::Error(error)) => bail!("{error}"),
@@ -74,7 +76,6 @@ fn from_node(places: &Places, query: &Query) -> anyhow::Result<Explanation> {
             from_names(&Catalog::read(&run_dir).unwrap_or_default(), query).map_err(anyhow::Error::msg)?
         }
     };
-    let view = View::read(places)?;
     let whole = matches!(query.target, Target::Service { .. });
     let vips: Vec<IpAddr> = explanation.frontends.iter().map(|frontend| frontend.vip).collect();
     compare(&mut explanation, &held(&view), if whole { &vips } else { &[] });

@@ -88,7 +88,7 @@ fn what_is_wrong_beside_what_is_explained_is_told_too() {
     std::fs::write(folder.join("broken.yaml"), "kind: [Service").unwrap();
     let settings = "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: default},\n  data: {mode: dran}}\n";
     std::fs::write(folder.join("settings.yaml"), settings).unwrap();
-    let scope = Scope { settings: Some(crate::model::NamespacedName::new("default", "settings")), ..scope() };
+    let scope = Scope { settings: Some(NamespacedName::new("default", "settings")), ..scope() };
     for target in [Some("default/serve"), Some("default/nope"), None] {
         let query = target.map(|target| Query { target: target.parse().unwrap(), client: None });
         let said =
