@@ -66,3 +66,30 @@ fn manifests_are_explained_without_pins_or_daemon() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_cannot_be_explained_ends_with_a_code_of_its_own_and_what_is_wrong_beside_is_on_standard_error()
+-> Result<()> {
+    let world = World::new()?;
+    let manifests = Manifests::new(world.folder("manifests")?)?;
+    let service = Service::new("serve", "member2", &[VIP], &[Port::new("", "TCP", 80)])?;
+    manifests.service(&service.annotated("enabled", "true"))?;
+    fs::write(manifests.folder().join("broken.yaml"), "kind: [Service")?;
+    let folder = manifests.folder().to_str().context("an odd path")?;
+    for (arguments, code, words) in [
+        (&["explain"][..], 2, "SERVICE|VIP:PORT"),
+        (&["explain", "default/serve"], 3, "/not/there"),
+        (&["explain", "-f", folder], 0, "mcs-proxy: problem: File broken.yaml"),
+        (&["explain", "-f", folder, "default/nope"], 1, "mcs-proxy: problem: File broken.yaml"),
+        (&["explain", "-f", folder, "default/nope"], 1, "no Service default/nope"),
+    ] {
+        let output = Command::new(programs::mcs_proxy()?)
+            .args(["--pin-dir", "/not/there"])
+            .args(arguments)
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(code), "{arguments:?}: {:?}, {said}", output.status);
+        ensure!(said.contains(words), "{arguments:?}: no `{words}`: {said}");
+    }
+    Ok(())
+}
