@@ -59,12 +59,13 @@ impl Candidate<'_> {
 ///
 /// Reads slices as kube-proxy does (`pkg/proxy/endpointslicecache.go`): a Service's port finds its targets by name and
 /// protocol, never by number, which is the slice's own; equal addresses count once. `refusal` says which addresses
-/// count for nothing.
+/// count for nothing, `settings` which cluster an address is declared to be of.
 pub(super) fn list<'a>(
     port: &ServicePort,
     vip: IpAddr,
     slices: impl Iterator<Item = &'a EndpointSlice>,
     refusal: impl Fn(SocketAddr, &SourceCluster) -> Option<Refusal>,
+    settings: &Settings,
 ) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for slice in slices {
@@ -83,21 +84,30 @@ pub(super) fn list<'a>(
             }
         }
     }
-    set_aside_duplicates(&mut candidates);
+    set_aside_duplicates(&mut candidates, settings);
     candidates
 }
 
 /// Of several with one address and port: one that does not terminate before one that does (imports lag behind, and an
-/// address may have passed to another pod), the local one before an import (it is at the source), the first slice by
-/// name before the next.
-fn set_aside_duplicates(candidates: &mut [Candidate<'_>]) {
+/// address may have passed to another pod), the local one before an import (it is at the source), that of the cluster whose
+/// `cidrs` have the address before those of clusters that declare none (whoever writes slices may name any address, under any
+/// name), the first slice by name before the next.
+fn set_aside_duplicates(candidates: &mut [Candidate<'_>], settings: &Settings) {
     let mut first: BTreeMap<SocketAddr, usize> = BTreeMap::new();
     for i in 0..candidates.len() {
         let candidate = candidates[i];
         if matches!(candidate.verdict, EndpointVerdict::Rejected(_)) {
             continue;
         }
-        let rank = |candidate: &Candidate<'_>| (candidate.endpoint.terminating, !candidate.is_local());
+        let declared = |candidate: &Candidate<'_>| match &candidate.slice.source {
+            SourceCluster::Remote(name) => settings.clusters.get(&**name).is_some_and(|cluster| {
+                cluster.cidrs.iter().any(|range| range.contains(&candidate.address.ip()))
+            }),
+            SourceCluster::Local | SourceCluster::Unknown => false,
+        };
+        let rank = |candidate: &Candidate<'_>| {
+            (candidate.endpoint.terminating, !candidate.is_local(), !declared(candidate))
+        };
         let loser = match first.get(&candidate.address) {
             Some(&other) if rank(&candidates[other]) <= rank(&candidate) => i,
             Some(_) | None => match first.insert(candidate.address, i) {

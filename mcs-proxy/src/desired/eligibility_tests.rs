@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{
-    SlicePort, Surroundings,
+    ClusterSettings, SlicePort, Surroundings,
     testing::{endpoint, service, slice},
 };
 use EndpointVerdict::{Duplicate, NotReady, Rejected, Terminating, Used, UsedTerminating};
@@ -10,9 +10,10 @@ const VIP: &str = "10.13.181.116";
 
 fn verdicts(vip: &str, slices: &[EndpointSlice]) -> Vec<(String, EndpointVerdict)> {
     let port = service("serve", vip).ports.remove(0);
-    let mut candidates = list(&port, vip.parse().unwrap(), slices.iter(), |address, source| {
-        Surroundings::default().refusal(address, source, "member2")
-    });
+    let member3 = ClusterSettings { cidrs: vec!["10.15.0.0/16".parse().unwrap()], ..Default::default() };
+    let settings = Settings { clusters: [("member3".into(), member3)].into(), ..Default::default() };
+    let refusal = |address, source: &_| Surroundings::default().refusal(address, source, "member2");
+    let mut candidates = list(&port, vip.parse().unwrap(), slices.iter(), refusal, &settings);
     judge_readiness(&mut candidates);
     candidates.iter().map(|candidate| (candidate.address.to_string(), candidate.verdict)).collect()
 }
@@ -59,6 +60,21 @@ fn of_duplicates_the_living_one_counts_then_the_local_one_then_the_first_slice()
         });
         let found: Vec<_> = verdicts(VIP, &slices).into_iter().map(|(_, verdict)| verdict).collect();
         assert_eq!(found, expected, "{first:?} {second:?}");
+    }
+}
+
+/// member3 has declared where its endpoints lie; anybody may name them.
+#[test]
+fn a_slice_of_another_cluster_does_not_take_an_endpoint_over_from_the_one_that_declares_it() {
+    for (condition, expected) in [("ready", [Duplicate, Used]), ("terminating", [Used, Duplicate])] {
+        let slices =
+            [("a", "evil", "ready"), ("b", "member3", condition)].map(|(name, cluster, condition)| {
+                let mut slice = slice(name, "serve", cluster, &[]);
+                slice.endpoints = vec![endpoint("10.15.0.6", condition)];
+                slice
+            });
+        let found: Vec<_> = verdicts(VIP, &slices).into_iter().map(|(_, verdict)| verdict).collect();
+        assert_eq!(found, expected, "{condition}");
     }
 }
 

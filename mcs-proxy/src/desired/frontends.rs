@@ -85,9 +85,10 @@ fn decide_frontend<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     context: &Context<'_>,
 ) -> Decided<'a> {
-    let mut candidates = list(port, key.vip, slices, |address, source| {
+    let refusal = |address, source: &SourceCluster| {
         context.surroundings.refusal(address, source, &context.flags.cluster_name)
-    });
+    };
+    let mut candidates = list(port, key.vip, slices, refusal, context.settings);
     leave_out_clusters(&mut candidates, context.settings, &context.flags.cluster_name);
     let all = (!context.outages.is_empty()).then(|| candidates.clone());
     let left_out = context.outages.leave_out(&mut candidates, context.settings, context.flags);

@@ -52,7 +52,7 @@ impl Plan {
             quick,
             arms: arms.collect(),
             sizes: sizes.filter(|size| is_asked(size.services)).collect(),
-            rounds: options.rounds.unwrap_or(if quick { 7 } else { 11 }),
+            rounds: options.rounds.unwrap_or(if quick { 5 } else { 11 }),
         }
     }
 
