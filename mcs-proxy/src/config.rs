@@ -243,7 +243,7 @@ pub struct Run {
 
 #[derive(Clone, Debug, Args)]
 pub struct Explain {
-    /// A Service (NAMESPACE/NAME), or a VIP with its port
+    /// A Service (NAMESPACE/NAME), a ServiceImport (NAMESPACE/serviceimport/NAME), or a VIP with its port
     #[arg(value_name = "SERVICE|VIP:PORT", required_unless_present = "manifests")]
     pub target: Option<Target>,
     /// Of VIP:PORT: TCP, UDP or SCTP

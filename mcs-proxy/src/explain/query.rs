@@ -1,4 +1,4 @@
-use crate::model::NamespacedName;
+use crate::model::{IMPORT_PREFIX, NamespacedName};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -31,7 +31,8 @@ pub struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadQuery {
     #[error(
-        "name a Service as NAMESPACE/NAME (default/serve), or a VIP with its port (10.13.181.116:80, [fd00::1]:80)"
+        "name a Service as NAMESPACE/NAME (default/serve), a ServiceImport as NAMESPACE/serviceimport/NAME, or a VIP with \
+         its port (10.13.181.116:80, [fd00::1]:80)"
     )]
     Target,
     #[error("name an address, with or without a port: 10.12.0.9, 10.12.0.9:40000, [fd00::9]:40000")]
@@ -47,7 +48,12 @@ impl FromStr for Target {
             return Ok(Self::Frontend { address, protocol: "TCP".into() });
         }
         match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Some((namespace, name)) if !namespace.is_empty() => {
+                // As what a ServiceImport has beside Services is called in all that is printed.
+                let own = name.strip_prefix(IMPORT_PREFIX).unwrap_or(name);
+                if own.is_empty() || own.contains('/') {
+                    return Err(BadQuery::Target);
+                }
                 Ok(Self::Service { namespace: namespace.into(), name: name.into() })
             }
             Some(_) | None => Err(BadQuery::Target),
@@ -110,11 +116,22 @@ mod tests {
 
     #[test]
     fn a_service_a_frontend_and_a_client_are_told_from_what_is_none() {
-        for text in ["default/serve", "TCP 10.13.181.116:80", "TCP [fd00::1]:80"] {
+        for text in
+            ["default/serve", "default/serviceimport/serve", "TCP 10.13.181.116:80", "TCP [fd00::1]:80"]
+        {
             let target: Target = text.trim_start_matches("TCP ").parse().unwrap();
             assert_eq!(target.to_string().trim_start_matches("Service "), text);
         }
-        for text in ["serve", "/serve", "default/", "a/b/c", "10.13.181.116", "fd00::1:80x"] {
+        for text in [
+            "serve",
+            "/serve",
+            "default/",
+            "a/b/c",
+            "a/serviceimport/",
+            "a/serviceimport/b/c",
+            "10.13.181.116",
+            "fd00::1:80x",
+        ] {
             assert_eq!(text.parse::<Target>(), Err(BadQuery::Target), "{text}");
         }
         for text in ["10.12.0.9", "10.12.0.9:40000", "fd00::9", "[fd00::9]:40000"] {

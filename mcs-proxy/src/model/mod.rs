@@ -31,7 +31,7 @@ pub use node::Node;
 pub use problem::{ObjectKind, ObjectRef, Problem, ProblemNews, ProblemTracker};
 pub use quota::Limits;
 pub use service::{Malformed, OptIn, Service, ServicePort, SessionAffinity, TrafficPolicy};
-pub use service_import::{ServiceImport, import_key};
+pub use service_import::{IMPORT_PREFIX, ServiceImport, import_key};
 pub use settings::{
     ClusterSettings, ClusterState, MODE_KEY, Mode, NodeMode, OnFailure, Settings, SettingsObject,
     UNINSTALL_ANNOTATION, Uninstall, Zones,

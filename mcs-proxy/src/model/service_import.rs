@@ -36,16 +36,17 @@ impl ServiceImport {
 /// have a slash in its name.
 #[must_use]
 pub fn import_key(import: &NamespacedName) -> NamespacedName {
-    NamespacedName::new(&*import.namespace, format!("{PREFIX}{}", import.name))
+    NamespacedName::new(&*import.namespace, format!("{IMPORT_PREFIX}{}", import.name))
 }
 
-const PREFIX: &str = "serviceimport/";
+/// Before the name of an import in [`import_key`].
+pub const IMPORT_PREFIX: &str = "serviceimport/";
 
 impl Service {
     /// The ServiceImport that this stands for, if it is no real Service.
     #[must_use]
     pub fn import_name(&self) -> Option<&str> {
-        self.key.name.strip_prefix(PREFIX)
+        self.key.name.strip_prefix(IMPORT_PREFIX)
     }
 
     /// The object to tell of.
