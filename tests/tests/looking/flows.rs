@@ -55,6 +55,7 @@ fn connections_are_asked_for_by_everything_they_are_shown_with() -> Result<()> {
 fn stats_add_up_to_the_traffic_and_rates_are_of_their_interval_alone() -> Result<()> {
     let mut stage = Stage::new()?;
     client::http(&stage.client.namespace, v4()?, 10)?;
+    stage.daemon.wait_for_services("names", |rows| rows.iter().all(|row| row.name == "serve"))?;
     stage.daemon.crash()?;
     let stats = |arguments: &[&str]| -> Result<Value> {
         let text = stage.daemon.show(&[&["stats", "-o", "json"], arguments].concat())?;

@@ -38,6 +38,8 @@ fn kinds(lines: &[Value]) -> Vec<&str> {
 #[test]
 fn a_connection_is_told_of_from_its_first_packet_to_its_last_with_the_daemon_dead() -> Result<()> {
     let mut stage = Stage::new()?;
+    // It writes the names a moment after the maps.
+    stage.daemon.wait_for_services("names", |rows| rows.iter().all(|row| row.name == "serve"))?;
     stage.daemon.crash()?;
     // Both hear everything.
     let listeners = [(); 2].map(|()| Watcher::listen(&stage.daemon, &["-o", "json", "--count", "6"]));
