@@ -80,7 +80,7 @@ pub(super) fn asked_by_the_plugin(installed: &Installed) -> Result<()> {
             kubectl(cluster, &["mcs-proxy", "services", "--node", node.name(), "-o", "json"])?.output()?;
         let words = String::from_utf8_lossy(&output.stderr);
         let rows: Value = serde_json::from_slice(&output.stdout).with_context(|| words.into_owned())?;
-        ensure!(rows[0]["service"] == "serve" || rows[0]["name"] == "serve", "{rows}");
+        ensure!(rows[0]["name"] == "serve", "{rows}");
     }
     let output = kubectl(cluster, &["mcs-proxy", "services", "--node", "node9"])?.output()?;
     let failure = String::from_utf8_lossy(&output.stderr);

@@ -2,6 +2,7 @@
 
 use crate::stage::{Stage, VIP};
 use anyhow::{Context, Result, ensure};
+use mcs_proxy_tests::ServiceRow;
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
@@ -93,6 +94,9 @@ fn what_a_run_directory_tells_of_maps_that_are_gone_is_not_trusted_whoever_wrote
 #[test]
 fn a_restart_goes_on_with_what_the_run_directory_tells() -> Result<()> {
     let mut stage = Stage::new(&[])?;
+    // It writes the names a moment after the maps.
+    let named = |rows: &[ServiceRow]| rows.iter().all(|row| row.name == "serve");
+    stage.daemon.wait_for_services("names", named)?;
     stage.daemon.crash()?;
     let dead = json!([{"cluster": "member1", "family": "IPv4", "since": 7}]);
     fs::write(stage.run_dir()?.join("health.json"), dead.to_string())?;
