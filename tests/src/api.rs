@@ -36,6 +36,24 @@ pub struct ApiServer {
     more: Vec<String>,
 }
 
+/// What every API server here is told. `folder` has the tokens and the keys, and gets the certificates.
+pub(crate) fn server_flags(folder: &Path, authorization: &str, service_range: &str) -> Vec<String> {
+    let file = |name: &str| folder.join(name).display().to_string();
+    vec![
+        "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+        format!("--authorization-mode={authorization}"),
+        format!("--token-auth-file={}", file("tokens.csv")),
+        format!("--service-account-key-file={}", file("sa.pub")),
+        format!("--service-account-signing-key-file={}", file("sa.key")),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        format!("--service-cluster-ip-range={service_range}"),
+        format!("--cert-dir={}", file("certificates")),
+        format!("--bind-address={FABRIC}"),
+        format!("--advertise-address={FABRIC}"),
+        format!("--secure-port={PORT}"),
+    ]
+}
+
 impl ApiServer {
     /// Starts everything and waits until the server is ready.
     ///
@@ -128,46 +146,19 @@ impl ApiServer {
     /// It does not get there.
     pub fn start_server(&mut self) -> Result<()> {
         let file = |name: &str| self.folder.join(name).display().to_string();
-        let (tokens, key, public) = (file("tokens.csv"), file("sa.key"), file("sa.pub"));
         let policy = json!({
             "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
             "rules": [{"level": "Metadata", "users": [DAEMON]}, {"level": "None"}],
         });
         fs::write(file("audit.yaml"), policy.to_string())?;
-        let (policy, audit) = (file("audit.yaml"), file("audit.log"));
-        let (certificates, address, port) = (file("certificates"), FABRIC.to_string(), PORT.to_string());
-        let usual = [
-            "--etcd-servers",
-            "http://127.0.0.1:2379",
-            "--authorization-mode",
-            "RBAC",
-            "--token-auth-file",
-            &tokens,
-            "--service-account-key-file",
-            &public,
-            "--service-account-signing-key-file",
-            &key,
-            "--service-account-issuer",
-            "https://kubernetes.default.svc",
-            "--service-cluster-ip-range",
-            &self.service_range,
-            "--cert-dir",
-            &certificates,
-            "--bind-address",
-            &address,
-            "--advertise-address",
-            &address,
-            "--secure-port",
-            &port,
-            "--audit-policy-file",
-            &policy,
-            "--audit-log-path",
-            &audit,
+        let mut flags = server_flags(&self.folder, "RBAC", &self.service_range);
+        flags.extend([
+            format!("--audit-policy-file={}", file("audit.yaml")),
+            format!("--audit-log-path={}", file("audit.log")),
             // Pods are entered without a controller that would make their service accounts.
-            "--disable-admission-plugins",
-            "ServiceAccount",
-        ];
-        let flags: Vec<&str> = usual.into_iter().chain(self.more.iter().map(String::as_str)).collect();
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+        ]);
+        let flags: Vec<&str> = flags.iter().chain(&self.more).map(String::as_str).collect();
         let program = programs::kubernetes("kube-apiserver")?;
         self.server = Some(self.namespace.spawn("kube-apiserver", &program, &flags)?);
         let start = Instant::now();

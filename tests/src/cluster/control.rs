@@ -1,5 +1,5 @@
 use super::{PATIENCE, Parts, end_of, pause};
-use crate::{FABRIC, Namespace, Process, World, api, etcd};
+use crate::{Namespace, Process, World, api, etcd};
 use anyhow::{Result, bail};
 use std::{
     fmt::Write as _,
@@ -82,40 +82,15 @@ pub(super) fn node_kubeconfig(control: &Path, node: &str) -> PathBuf {
 }
 
 fn start_server(namespace: &Namespace, parts: &Parts, folder: &Path) -> Result<Process> {
-    let file = |name: &str| folder.join(name).display().to_string();
-    let (tokens, key, public) = (file("tokens.csv"), file("sa.key"), file("sa.pub"));
-    let (certificates, address, port) = (file("certificates"), FABRIC.to_string(), api::PORT.to_string());
-    namespace.spawn(
-        "kube-apiserver",
-        &parts.program("kube-apiserver")?,
-        &[
-            "--etcd-servers",
-            "http://127.0.0.1:2379",
-            "--authorization-mode",
-            "Node,RBAC",
-            "--token-auth-file",
-            &tokens,
-            "--service-account-key-file",
-            &public,
-            "--service-account-signing-key-file",
-            &key,
-            "--service-account-issuer",
-            "https://kubernetes.default.svc",
-            "--service-cluster-ip-range",
-            "10.13.0.0/16",
-            "--cert-dir",
-            &certificates,
-            "--bind-address",
-            &address,
-            "--advertise-address",
-            &address,
-            "--secure-port",
-            &port,
+    let mut flags = api::server_flags(folder, "Node,RBAC", "10.13.0.0/16");
+    flags.extend(
+        [
             "--allow-privileged",
-            "--enable-admission-plugins",
-            "NodeRestriction",
-            "--kubelet-preferred-address-types",
-            "InternalIP",
-        ],
-    )
+            "--enable-admission-plugins=NodeRestriction",
+            "--kubelet-preferred-address-types=InternalIP",
+        ]
+        .map(str::to_owned),
+    );
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    namespace.spawn("kube-apiserver", &parts.program("kube-apiserver")?, &flags)
 }
