@@ -8,11 +8,12 @@ use crate::{
         sockets::{Place, SocketHook, SocketsError},
         sys::{self, Access, TcxHook},
     },
-    observe::line::Line,
+    observe::{line::Line, with_causes},
 };
 use mcs_proxy_ebpf::abi::Direction;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error,
     fs::File,
     os::fd::{AsFd as _, AsRawFd as _},
 };
@@ -36,7 +37,12 @@ pub(super) fn on_interfaces(pin_dir: &PinDir) -> Line {
     let mut hooks = Hooks::new();
     for (index, name) in interfaces() {
         for (hook, way) in [(TcxHook::Ingress, Direction::FromPod), (TcxHook::Egress, Direction::ToPod)] {
-            let Ok(programs) = sys::tcx_query(index, hook) else { continue };
+            let programs = match sys::tcx_query(index, hook) {
+                Ok(programs) => programs,
+                Err(error) if error.is_denied() => return unseen(PART, &error),
+                // Older kernels have no such hook, and an interface may have gone.
+                Err(_) => continue,
+            };
             let programs = programs.into_iter().map(|(program, _)| program).collect();
             let ours = our_program(pin_dir, index, hook);
             hooks.insert((name.clone(), way), Hook { programs, ours, filters: Vec::new() });
@@ -45,11 +51,7 @@ pub(super) fn on_interfaces(pin_dir: &PinDir) -> Line {
     let filters = match filters_of_others() {
         Ok(filters) => filters,
         Err(error) => {
-            return Line::warning(
-                PART,
-                format!("cls_bpf filters: {error}"),
-                "run as root, or with CAP_NET_ADMIN",
-            );
+            return unseen(PART, &error);
         }
     };
     for filter in filters {
@@ -115,13 +117,22 @@ impl Hook {
 
 pub(super) fn on_cgroup(pin_dir: &PinDir, place: &Result<Place, SocketsError>) -> Line {
     const PART: &str = "other socket programs";
-    let Some(directory) = place.as_ref().ok().and_then(|place| File::open(&place.cgroup).ok()) else {
-        return Line::ok(PART, "no cgroup2 to look at");
+    let cgroup = match place {
+        Ok(place) => &place.cgroup,
+        Err(error @ SocketsError::Probe { source, .. }) if source.is_denied() => return unseen(PART, error),
+        Err(_) => return Line::ok(PART, "no cgroup2 to look at"),
+    };
+    let directory = match File::open(cgroup) {
+        Ok(directory) => directory,
+        Err(error) => return unseen(PART, &error),
     };
     let mut others = BTreeSet::new();
     for hook in [SocketHook::Connect4, SocketHook::Connect6, SocketHook::SendMsg4, SocketHook::SendMsg6] {
-        let Ok(programs) = sys::prog_query(directory.as_raw_fd().cast_unsigned(), hook.number()) else {
-            continue;
+        let programs = match sys::prog_query(directory.as_raw_fd().cast_unsigned(), hook.number()) {
+            Ok(programs) => programs,
+            Err(error) if error.is_denied() => return unseen(PART, &error),
+            // Older kernels lack some.
+            Err(_) => continue,
         };
         let ours = usize::from(pin_dir.socket_link(hook).exists());
         if programs.len() > ours {
@@ -141,6 +152,11 @@ pub(super) fn on_cgroup(pin_dir: &PinDir, place: &Result<Place, SocketsError>) -
         "`bpftool cgroup tree` names it; if it translates Services (Cilium's socket load balancing), say --socket-path \
          off or turn it off there",
     )
+}
+
+/// Nothing is said of what may not be looked at.
+fn unseen(part: &'static str, error: &(dyn Error + 'static)) -> Line {
+    Line::warning(part, with_causes(error), "run as root, or with CAP_NET_ADMIN")
 }
 
 fn our_program(pin_dir: &PinDir, index: u32, hook: TcxHook) -> Option<u32> {

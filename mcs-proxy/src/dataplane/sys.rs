@@ -37,6 +37,12 @@ impl SysError {
         self.source.raw_os_error()
     }
 
+    /// Whether it failed for want of rights.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self.errno(), Some(libc::EACCES | libc::EPERM))
+    }
+
     fn last(call: &'static str) -> Self {
         Self { call, source: io::Error::last_os_error() }
     }

@@ -50,7 +50,10 @@ fn what_stands_in_the_way_is_failed_with_the_command_that_mends_it() -> Result<(
     said.expect("bpffs", "failed", "mount -t bpf bpf /sys/fs/bpf")?;
     let said = stage.run(&["setpriv", "--bounding-set=-all", "--inh-caps=-all"], &["check"])?;
     said.expect("capabilities", "failed", "CAP_NET_ADMIN")?;
-    said.expect("packet hook", "warning", "CAP_NET_ADMIN").context("without rights it is not seen")
+    said.expect("packet hook", "warning", "CAP_NET_ADMIN").context("without rights it is not seen")?;
+    // What it may not look at it does not call good.
+    said.expect("other programs", "warning", "CAP_NET_ADMIN")?;
+    said.expect("other socket programs", "warning", "CAP_NET_ADMIN")
 }
 
 #[test]
