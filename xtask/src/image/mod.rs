@@ -6,6 +6,7 @@
 mod archive;
 mod bill;
 mod program;
+mod trial;
 
 use crate::run::say;
 use anyhow::{Context, Result};
@@ -28,7 +29,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// Its name, where it is to be pushed to [default: localhost/mcs-proxy:VERSION]
-    #[arg(long, value_name = "NAME:TAG")]
+    #[arg(long, value_name = "NAME:TAG", value_parser = tagged)]
     name: Option<String>,
     /// The processors that it is for [default: this machine's]
     #[arg(long, value_enum, default_value_t = Architecture::OURS, hide_default_value = true)]
@@ -36,6 +37,19 @@ pub(crate) struct Options {
     /// Folder for the archive and the bill of materials [default: target/image/ARCH]
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
+}
+
+/// A name with a tag: without one the archive could be read but not be asked for. The colon of a registry's port is none.
+fn tagged(name: &str) -> Result<String, String> {
+    let is_tag = |tag: &str| {
+        let mut bytes = tag.bytes();
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        bytes.next().is_some_and(word) && bytes.all(|byte| word(byte) || byte == b'.' || byte == b'-')
+    };
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !repository.is_empty() && is_tag(tag) => Ok(name.to_owned()),
+        _ => Err(format!("not as {} is", default_name())),
+    }
 }
 
 /// Builds it and says where it is.
@@ -85,6 +99,7 @@ struct Built {
 /// The image of mcs-proxy that is shipped.
 fn mcs_proxy(workspace: &Path, arch: Architecture, name: &str, folder: &Path) -> Result<Built> {
     let program = static_program(workspace, arch, Profile::Release, &MCS_PROXY)?;
+    trial::run(workspace, arch, &program)?;
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let created = created(workspace)?;
 
@@ -127,4 +142,19 @@ fn created(workspace: &Path) -> Result<u64> {
         .and_then(|output| String::from_utf8(output.stdout).ok()?.trim().parse().ok());
     // Sources without a history, as in a tarball.
     Ok(commit.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_tag_is_refused_with_an_example_of_one_that_has_it() {
+        for name in ["mcs-proxy:1", "registry.example:5000/net/mcs-proxy:0.1.0-rc.1"] {
+            assert_eq!(tagged(name).as_deref(), Ok(name));
+        }
+        for name in ["mcs-proxy", "registry.example:5000/net/mcs-proxy", "mcs-proxy:", ":1"] {
+            assert_eq!(tagged(name), Err(format!("not as localhost/mcs-proxy:{VERSION} is")), "{name}");
+        }
+    }
 }

@@ -39,6 +39,14 @@ impl Architecture {
         }
     }
 
+    /// As ELF numbers it.
+    pub(super) const fn elf(self) -> u16 {
+        match self {
+            Self::Amd64 => object::elf::EM_X86_64,
+            Self::Arm64 => object::elf::EM_AARCH64,
+        }
+    }
+
     pub(super) const fn target(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",

@@ -2,6 +2,7 @@
 //! has in its arm64 archive alone, for its own compiler.
 
 use super::{debian, tools};
+use crate::run::which;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 const RUSTC: &str = "/usr/bin/rustc";
 const LIBRARY: &str = "libstd-rust-web-dev";
 const TARGET: &str = "aarch64-unknown-linux-gnu";
+/// Runs single programs for it.
+const EMULATOR: &str = "qemu-aarch64-static";
 
 /// How to build for it.
 #[derive(Debug)]
@@ -33,4 +36,17 @@ pub(crate) fn ensure(workspace: &Path) -> Result<Cross> {
         debian::unpack_foreign(workspace, "arm64", &[LIBRARY], &folder, "Rust's library for arm64")?;
     }
     Ok(Cross { rustc: RUSTC, sysroot, c_compiler: "aarch64-linux-gnu-gcc" })
+}
+
+/// Finds or unpacks what runs programs for it here. Installed, the package would have the kernel run them all by it.
+pub(crate) fn emulator(workspace: &Path) -> Result<PathBuf> {
+    if let Some(found) = which(EMULATOR) {
+        return Ok(found);
+    }
+    let folder = tools(workspace).join("emulator");
+    let emulator = folder.join("usr/bin").join(EMULATOR);
+    if !emulator.exists() {
+        debian::unpack(workspace, &["qemu-user-static"], &folder, "programs for arm64 are tried with it")?;
+    }
+    Ok(emulator)
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 pub(crate) use crate::run::Beside;
-pub(crate) use arm64::ensure as arm64;
+pub(crate) use arm64::{emulator, ensure as arm64};
 pub(crate) use cluster::{ensure as cluster, folder as cluster_folder};
 pub(crate) use goclient::{ensure as goclient, path as goclient_path};
 pub(crate) use kube::{Assets, assets, ensure as kube};
