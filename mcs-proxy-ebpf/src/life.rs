@@ -10,6 +10,7 @@ use crate::{
     maps::{self, Insert, Tier},
     roster,
 };
+use core::ptr;
 use mcs_proxy_ebpf::{
     abi::{Flow, FlowState, Reply, Tuple},
     transition::{reply_key_of, reply_of},
@@ -23,9 +24,7 @@ use mcs_proxy_ebpf::{
 pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
     roster::want_turn();
     let Some(pair) = maps::pair() else { return false };
-    // SAFETY: as in `flow::follow`. A copy: what is inserted must not change between reply and flow.
-    pair.flow = unsafe { *pointer };
-    pair.complete(key);
+    pair.copy(key, pointer);
     let interface = pair.flow.interface;
     if !maps::take_share(interface) {
         maps::count_unpromoted();
@@ -53,9 +52,7 @@ pub(crate) fn promote(key: &Tuple, pointer: *mut Flow) -> bool {
 #[inline(never)]
 pub(crate) fn demote(key: &Tuple, pointer: *mut Flow) {
     let Some(pair) = maps::pair() else { return };
-    // SAFETY: as in `flow::follow`.
-    pair.flow = unsafe { *pointer };
-    pair.complete(key);
+    pair.copy(key, pointer);
     pair.reply.state = pair.reply.state.with(FlowState::ANSWERED);
     let moved = put_reply(pair) && put_flow(key, pair);
     // If there is no room for it even there, it stays, and the daemon collects it.
@@ -112,9 +109,7 @@ pub(crate) fn put_reply(pair: &Pair) -> bool {
 #[inline(never)]
 pub(crate) fn restore_reply(tier: Tier, key: &Tuple, pointer: *mut Flow) {
     let Some(pair) = maps::pair() else { return };
-    // SAFETY: as in `flow::follow`.
-    pair.flow = unsafe { *pointer };
-    pair.complete(key);
+    pair.copy(key, pointer);
     if maps::reply(tier, &pair.reply_key).is_none() {
         // An error means that another packet was faster, or that there is no room: the next packet tries again.
         let _lost = maps::insert_reply(tier, &pair.reply_key, &pair.reply, Insert::New);
@@ -141,6 +136,15 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// Makes it of an entry's flow. A copy: what is inserted must not change between reply and flow.
+    #[inline(always)]
+    pub(crate) fn copy(&mut self, key: &Tuple, pointer: *const Flow) {
+        // SAFETY: as in `flow::follow`; the entry is memory of another map's. Told that they do not overlap, the compiler
+        // copies words, and calls nothing.
+        unsafe { ptr::copy_nonoverlapping(pointer, &raw mut self.flow, 1) };
+        self.complete(key);
+    }
+
     /// Makes the reply that belongs to the flow; `key` is the flow's own.
     #[inline(always)]
     pub(crate) fn complete(&mut self, key: &Tuple) {

@@ -13,7 +13,9 @@ pub struct Tuple {
     pub client_port: Port,
     pub peer_port: Port,
     pub protocol: u8,
-    pad: [u8; 3],
+    /// Two fields: three bytes would be cleared by a call, whose frame the stack has no room for.
+    pad: u8,
+    pad_word: u16,
 }
 
 impl Tuple {
@@ -25,7 +27,7 @@ impl Tuple {
         peer_port: Port,
         protocol: u8,
     ) -> Self {
-        Self { client, peer, client_port, peer_port, protocol, pad: [0; 3] }
+        Self { client, peer, client_port, peer_port, protocol, pad: 0, pad_word: 0 }
     }
 }
 

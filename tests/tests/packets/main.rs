@@ -14,6 +14,7 @@ mod programs;
 mod reject;
 mod roster;
 mod sctp;
+mod stack;
 mod turns;
 mod wire;
 mod wire_tuples;
