@@ -5,6 +5,7 @@
 
 mod archive;
 mod bill;
+mod boot;
 mod program;
 mod trial;
 
@@ -37,6 +38,9 @@ pub(crate) struct Options {
     /// Folder for the archive and the bill of materials [default: target/image/ARCH]
     #[arg(long, value_name = "PATH")]
     output: Option<PathBuf>,
+    /// Try it as well on Debian's kernels for these processors, in QEMU (a minute or more each)
+    #[arg(long)]
+    boot: bool,
 }
 
 /// A name with a tag: without one the archive could be read but not be asked for. The colon of a registry's port is none.
@@ -61,6 +65,9 @@ pub(crate) fn run(workspace: &Path, options: &Options) -> Result<()> {
     println!("{name} {} {} bytes", built.digest, built.size);
     println!("  image              {}", built.archive.display());
     println!("  bill of materials  {}", built.bill.display());
+    if options.boot {
+        boot::run(workspace, arch, &built.program)?;
+    }
     say(
         "`docker load`, `podman load` and `ctr images import` read it, `skopeo copy oci-archive:…` pushes it.",
     );
@@ -89,6 +96,7 @@ fn folder(workspace: &Path, arch: Architecture) -> PathBuf {
 
 #[derive(Debug)]
 struct Built {
+    program: PathBuf,
     archive: PathBuf,
     bill: PathBuf,
     /// Of the manifest, by which a registry and a node know it.
@@ -114,7 +122,7 @@ fn mcs_proxy(workspace: &Path, arch: Architecture, name: &str, folder: &Path) ->
     fs::rename(&partial, &archive).with_context(|| archive.display().to_string())?;
     let size = fs::metadata(&archive)?.len();
     anyhow::ensure!(size < LIMIT, "{} has {size} bytes; the limit is {LIMIT}", archive.display());
-    Ok(Built { archive, bill, digest, size })
+    Ok(Built { program, archive, bill, digest, size })
 }
 
 /// An image of any static program, if what is there is older than the program.

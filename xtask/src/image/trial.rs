@@ -18,10 +18,7 @@ const LINES: [(&str, &str); 4] = [
     ("--version", VERSION),
     ("--help", "Usage: mcs-proxy"),
     ("completion bash", "complete -F"),
-    (
-        "explain -f deploy/examples/demo-member2 --cluster-name member2",
-        "used: takes new flows",
-    ),
+    ("explain -f deploy/examples/demo-member2 --cluster-name member2", "used: takes new flows"),
 ];
 
 /// # Errors

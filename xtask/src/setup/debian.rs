@@ -5,7 +5,7 @@ use crate::{
     ebpf::{Compiler, linker},
     run::{Beside, command, is_root, logged, say, which},
 };
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// Compiles for BPF without a nightly: a current stable compiler, and `core` for the target.
@@ -131,7 +131,8 @@ pub(super) fn unpack(workspace: &Path, packages: &[&str], folder: &Path, why: &s
     fetch(workspace, packages, folder, &[])
 }
 
-/// The same with packages for another architecture, as Debian calls it. What apt knows of this machine's stays as it is.
+/// The same with packages for an architecture, as Debian calls it. What apt knows of this machine's stays as it is. Of
+/// `PREFIX*SUFFIX` it is the newest one.
 pub(super) fn unpack_foreign(
     workspace: &Path,
     architecture: &str,
@@ -152,8 +153,30 @@ pub(super) fn unpack_foreign(
     let mut update = apt(&options);
     let what = format!("apt-get update for {architecture}");
     logged(&log(workspace, "apt-update"), &what, update.arg("update"), Beside::Nothing)?;
-    fetch(workspace, packages, folder, &options)?;
+    let packages = packages.iter().map(|package| newest(package, &options)).collect::<Result<Vec<_>>>()?;
+    let packages: Vec<_> = packages.iter().map(String::as_str).collect();
+    fetch(workspace, &packages, folder, &options)?;
     Ok(fs::remove_dir_all(&lists)?)
+}
+
+/// What apt knows under a name with a star in the place of its numbers.
+fn newest(package: &str, options: &[&str]) -> Result<String> {
+    let Some((prefix, suffix)) = package.split_once('*') else { return Ok(package.to_owned()) };
+    let output = command("apt-cache").args(options).args(["pkgnames", prefix]).output()?;
+    let names = String::from_utf8_lossy(&output.stdout).into_owned();
+    latest(names.lines(), prefix, suffix)
+        .map(str::to_owned)
+        .with_context(|| format!("Debian has no {package}: apt-cache pkgnames {prefix}: {}", output.status))
+}
+
+/// By the numbers between.
+fn latest<'a>(names: impl Iterator<Item = &'a str>, prefix: &str, suffix: &str) -> Option<&'a str> {
+    let numbers = |name: &str| -> Option<Vec<u64>> {
+        let between = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+        let digits = between.split(|character: char| !character.is_ascii_digit());
+        Some(digits.filter_map(|digits| digits.parse().ok()).collect())
+    };
+    names.filter_map(|name| Some((numbers(name)?, name))).max().map(|(_, name)| name)
 }
 
 fn may_unpack(packages: &[&str], folder: &Path, why: &str) -> Result<()> {
@@ -214,6 +237,9 @@ fn why(packages: &BTreeSet<&'static str>) -> String {
     if BENCH.iter().any(|(_, package)| packages.contains(package)) {
         reasons.push("the benchmark's client is checked with them");
     }
+    if packages.iter().any(|package| package.starts_with("qemu-system-")) {
+        reasons.push("the image is tried on other kernels with it");
+    }
     reasons.join("; ")
 }
 
@@ -229,5 +255,25 @@ fn may_not_install() -> Option<&'static str> {
         Some("you are not root")
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn of_several_packages_the_one_with_the_greatest_numbers_is_taken() {
+        let names = [
+            "linux-image-6.1.0-9-cloud-arm64",
+            "linux-image-6.1.0-56-cloud-arm64",
+            "linux-image-6.1.0-56-cloud-arm64-dbg",
+            "linux-image-6.1.0-57-arm64",
+            "linux-image-6.12.117+deb12-cloud-arm64",
+        ];
+        let latest = |series: &str| {
+            super::latest(names.into_iter(), &format!("linux-image-{series}."), "-cloud-arm64")
+        };
+        assert_eq!(latest("6.1"), Some("linux-image-6.1.0-56-cloud-arm64"));
+        assert_eq!(latest("6.12"), Some("linux-image-6.12.117+deb12-cloud-arm64"));
+        assert_eq!(latest("6.13"), None);
     }
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod debian;
 mod go;
 mod goclient;
+mod guest;
 mod kube;
 mod programs;
 
@@ -24,6 +25,7 @@ pub(crate) use crate::run::Beside;
 pub(crate) use arm64::{emulator, ensure as arm64};
 pub(crate) use cluster::{ensure as cluster, folder as cluster_folder};
 pub(crate) use goclient::{ensure as goclient, path as goclient_path};
+pub(crate) use guest::{Guest, Kernel, ensure as guest};
 pub(crate) use kube::{Assets, assets, ensure as kube};
 
 /// What the tools are for; each includes the ones it builds on.
