@@ -1,5 +1,5 @@
-use super::{align::align, render, stats::full_name, view::View};
-use crate::config::List;
+use super::{align::align, drained, render, stats::full_name, view::View};
+use crate::config::{List, Output, Places};
 use crate::observe::{
     catalog::{CatalogFrontend, protocol_name},
     health::Unanswered,
@@ -89,7 +89,23 @@ impl EndpointRow {
 }
 
 /// As they are printed once.
-pub(super) fn listed(rows: &Vec<ServiceRow>, list: &List, view: &View) -> anyhow::Result<String> {
+pub(super) fn listed(
+    rows: &Vec<ServiceRow>,
+    places: &Places,
+    list: &List,
+    view: &View,
+) -> anyhow::Result<String> {
+    if let Some(why) = drained::why_none(places, view) {
+        match list.output {
+            Output::Table => {
+                if let Some(text) = why.text(view, list.service.as_deref()) {
+                    return Ok(text + &warnings(&view.silent, &view.unanswered));
+                }
+            }
+            // Beside the list of what the maps hold, which is empty.
+            Output::Json | Output::Yaml => eprint!("mcs-proxy: {}", why.headline()),
+        }
+    }
     let none = "it does not exist, is not opted in (annotate it with mcs-proxy.io/enabled: \"true\") or has no \
                 ClusterIP or port";
     render(rows, list, |rows| table(rows) + &warnings(&view.silent, &view.unanswered), ("frontends", none))

@@ -474,6 +474,7 @@ impl Daemon {
             },
             // Answered beside us.
             Request::Status => Response::Error("not of the writer".into()),
+            Request::Drained => Response::Drained(self.writer.drained()),
             Request::Mode(None) => Response::Mode(self.writer.modes()),
             // Noted first: what a restart would forget has not been ordered.
             Request::Mode(Some(order)) => match mode::write(&self.run_dir, order) {

@@ -16,6 +16,7 @@ use crate::{
     model::{Ledger, Limits, Model, NamespacedName, NodeMode, ObjectKind, ProblemTracker, Uninstall},
     observe::{
         catalog::{Batch, Journal},
+        drained::Drained,
         events::Board,
         mode::Modes,
         with_causes,
@@ -211,6 +212,12 @@ impl<D: Dataplane> Writer<D> {
             }
             (true, NodeMode::Drain | NodeMode::Bypass) | (false, _) => Modes { settings, node },
         }
+    }
+
+    /// What the mode keeps from new flows on this node.
+    #[must_use]
+    pub fn drained(&self) -> Drained {
+        Drained::of(&self.model, self.modes(), self.resolver.flags().all_services)
     }
 
     /// Whether the maps hold what is wanted.

@@ -1,0 +1,101 @@
+//! What `services` says on a node whose mode lets no new flow begin.
+
+use super::{align::align, stats::full_name, view::View};
+use crate::{
+    config::Places,
+    daemon::socket::{self, AskError, Request, Response},
+    model::NodeMode,
+    observe::{
+        drained::{Drained, DrainedFrontend},
+        mode,
+    },
+};
+use std::net::SocketAddr;
+
+/// Why the maps hold no frontend, if it is for the mode of this node.
+pub(super) fn why_none(places: &Places, view: &View) -> Option<Why> {
+    if !view.frontends.is_empty() {
+        return None;
+    }
+    let run_dir = places.run_dir();
+    match socket::ask(&run_dir, &Request::Drained) {
+        Ok(Response::Drained(drained)) => {
+            (drained.modes.mode() != crate::model::Mode::Active).then_some(Why::Told(drained))
+        }
+        // Of another version, or it may not be asked: then others tell of it.
+        Ok(_) | Err(AskError::Denied { .. }) => None,
+        Err(AskError::NoAnswer { .. }) => match mode::read(&run_dir) {
+            Ok(ordered @ (NodeMode::Drain | NodeMode::Bypass)) => Some(Why::Ordered(ordered)),
+            Ok(NodeMode::Auto | NodeMode::Active) | Err(_) => None,
+        },
+    }
+}
+
+pub(super) enum Why {
+    /// The daemon says so.
+    Told(Drained),
+    /// None answers, and this is noted.
+    Ordered(NodeMode),
+}
+
+impl Why {
+    /// In one line.
+    pub(super) fn headline(&self) -> String {
+        match self {
+            Self::Told(Drained { modes, .. }) => {
+                format!("No new flow begins on this node, and there are no frontends: mode {modes}.\n")
+            }
+            Self::Ordered(ordered) => {
+                let word = if *ordered == NodeMode::Bypass { "bypass" } else { "drain" };
+                format!(
+                    "No new flow begins on this node, and there are no frontends: mode {word} was ordered on it (`mcs-proxy mode \
+                     auto` takes that back), and no daemon runs that could name what is opted in.\n"
+                )
+            }
+        }
+    }
+
+    /// What is opted in, and which flows remain; `None` if the Service that was asked for is not among it.
+    pub(super) fn text(&self, view: &View, service: Option<&str>) -> Option<String> {
+        let Self::Told(Drained { frontends, .. }) = self else {
+            return Some(format!("{}{}", self.headline(), remaining(view.flows.len())));
+        };
+        let asked = |one: &&DrainedFrontend| {
+            service.is_none_or(|service| service == format!("{}/{}", one.namespace, one.name))
+        };
+        let frontends: Vec<&DrainedFrontend> = frontends.iter().filter(asked).collect();
+        if frontends.is_empty() {
+            return service.is_none().then(|| format!("{}No Service is opted in.\n", self.headline()));
+        }
+        let mut rows =
+            vec![["Prot", "VIP:Port", "ActiveConn", "InActConn", "Service"].map(str::to_owned).to_vec()];
+        rows.extend(frontends.into_iter().map(|one| row(one, view)));
+        Some(format!(
+            "{}These are opted in; flows that are open go on, as `mcs-proxy connections` lists them:\n{}",
+            self.headline(),
+            align(&rows)
+        ))
+    }
+}
+
+fn remaining(flows: usize) -> String {
+    match flows {
+        0 => "No flow is left.\n".to_owned(),
+        flows => format!("{flows} flows are in the maps; `mcs-proxy connections` lists them.\n"),
+    }
+}
+
+fn row(one: &DrainedFrontend, view: &View) -> Vec<String> {
+    let vip = SocketAddr::new(one.vip, one.port);
+    let [mut active, mut inactive] = [0_u32; 2];
+    for flow in view.flows.iter().filter(|flow| flow.vip == vip && flow.protocol == one.protocol) {
+        *if flow.is_closing { &mut inactive } else { &mut active } += 1;
+    }
+    vec![
+        one.protocol.clone(),
+        vip.to_string(),
+        active.to_string(),
+        inactive.to_string(),
+        full_name(&one.namespace, &one.name, &one.port_name),
+    ]
+}
