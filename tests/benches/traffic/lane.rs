@@ -36,7 +36,7 @@ enum Proxy {
     /// Held for as long as it is measured.
     Empty(#[expect(dead_code, reason = "holds the programs there")] Vec<Idle>),
     KubeProxy(KubeProxy),
-    Ours(Daemon),
+    Ours(Box<Daemon>),
 }
 
 impl Lane {
@@ -123,7 +123,7 @@ fn start(api: &ApiServer, node: &Node, arm: Arm, pods: [&Pod; 2], cgroup: &Cgrou
             "--max-slots",
             "1048576",
         ];
-        Daemon::start_with(node, &[&all, socket_path].concat()).map(Proxy::Ours)
+        Daemon::start_with(node, &[&all, socket_path].concat()).map(|daemon| Proxy::Ours(Box::new(daemon)))
     };
     let theirs = |mode| -> Result<Proxy> {
         api.enter_node(node)?;
