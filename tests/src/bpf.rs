@@ -241,7 +241,7 @@ fn for_packets(end: End, address: IpAddr, body: &[u64]) -> Vec<u64> {
 }
 
 /// `struct bpf_insn`, little-endian.
-fn instruction(operation: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
+pub(crate) fn instruction(operation: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
     u64::from(operation)
         | u64::from(destination | source << 4) << 8
         | u64::from(offset.cast_unsigned()) << 16

@@ -20,6 +20,7 @@ pub mod interrupt;
 pub mod karmada;
 mod kubelet;
 mod kubeproxy;
+pub mod lookups;
 mod namespace;
 pub mod netns;
 pub mod programs;

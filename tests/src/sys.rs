@@ -353,10 +353,43 @@ fn bpf_descriptor<A>(command: libc::c_int, mut attributes: A) -> io::Result<Owne
 
 /// An array map of one number.
 pub(crate) fn create_counter() -> io::Result<OwnedFd> {
-    const MAP_CREATE: libc::c_int = 0;
     const ARRAY: u32 = 2;
-    // Type, sizes of key and value, entries.
-    bpf_descriptor(MAP_CREATE, [ARRAY, 4, 8, 1])
+    create_map(ARRAY, 4, 8, 1)
+}
+
+/// A map of a kind (`enum bpf_map_type`), with sizes of key and value in bytes, and room for so many entries.
+pub(crate) fn create_map(kind: u32, key: u32, value: u32, entries: u32) -> io::Result<OwnedFd> {
+    const MAP_CREATE: libc::c_int = 0;
+    bpf_descriptor(MAP_CREATE, [kind, key, value, entries])
+}
+
+/// Puts an entry into a map, whose keys and values are as long as these.
+pub(crate) fn update(map: &OwnedFd, key: &[u8], value: &[u8]) -> io::Result<()> {
+    const MAP_UPDATE_ELEM: libc::c_int = 2;
+    let mut attributes = [
+        map.as_raw_fd() as u64,
+        key.as_ptr().expose_provenance() as u64,
+        value.as_ptr().expose_provenance() as u64,
+        0,
+    ];
+    bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Runs a classifier so many times on a packet of nothing, and returns what one run took on average.
+pub(crate) fn test_run(program: &OwnedFd, repeat: u32) -> io::Result<Duration> {
+    const PROG_TEST_RUN: libc::c_int = 10;
+    let packet = [0_u8; 64];
+    // Program and (returned) value; sizes of data in and out; both; repetitions and (returned) nanoseconds; no context.
+    let mut attributes = [
+        program.as_raw_fd() as u64,
+        packet.len() as u64,
+        packet.as_ptr().expose_provenance() as u64,
+        0,
+        u64::from(repeat),
+        0,
+    ];
+    bpf(PROG_TEST_RUN, &mut attributes)?;
+    Ok(Duration::from_nanos(attributes[4] >> 32))
 }
 
 /// The number in it.

@@ -1,5 +1,6 @@
 //! The rows, as they are printed and kept.
 
+use crate::lookups::{self, Call, Lookup};
 use serde::{Deserialize, Serialize};
 use std::{fs, path::PathBuf};
 
@@ -41,6 +42,10 @@ pub(crate) enum Maps {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
+    #[serde(default)]
+    pub(crate) lookups: Vec<Lookup>,
+    #[serde(default)]
+    pub(crate) calls: Vec<Call>,
 }
 
 impl Row {
@@ -92,6 +97,7 @@ impl Table {
                 row.limit(),
             );
         }
+        lookups::print(&self.lookups, &self.calls);
     }
 
     /// Ratios and instructions beside those of another table.
