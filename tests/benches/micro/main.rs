@@ -2,7 +2,8 @@
 //! real programs, loaded with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON alone.
 //!
 //! - *warm*: one packet, a million times, with nothing else in the maps. An established packet goes back and forth
-//!   between two frontends that translate to each other; a new flow goes to one of 64 frontends.
+//!   between two frontends that translate to each other; a new flow goes to one of 64 frontends. Both once more while
+//!   someone listens to all events.
 //! - *filled*: 64k frontends and 512k flows, and with every packet another of them, at random: see [`chain`].
 //!   Misses leave the packet as it is, so that 50,000 strangers' packets are run once each, the empty program's too.
 //!
