@@ -197,6 +197,10 @@ fn program(shape: &Shape, map: &OwnedFd, state: &OwnedFd, absent: bool, calls: &
                 0,
                 instruction(0x85, 0, 0, 0, *call as i32),
             ]);
+            if matches!(call, Call::Lookup) {
+                // Who looks something up reads it.
+                program.extend([instruction(0x15, r0, 0, 1, 0), instruction(0x61, r1, r0, 0, 0)]);
+            }
         }
     }
     program.extend([
