@@ -61,7 +61,7 @@ impl Walk {
             Start::Unharmed => return,
             Start::Ended => {
                 self.ended += 1;
-                log.lines().last().into_iter().collect()
+                ending(log).lines().take(1).collect()
             }
             Start::Degraded => {
                 self.degraded += 1;
@@ -134,7 +134,7 @@ fn start(
         (false, ..) => {
             ensure!(!stage.daemon.is_running()?, "neither in step nor ended: {log}");
             ensure!(!refused.is_empty(), "it ended without a reason: {log}");
-            says_what_was_refused(stage, log.lines().last().unwrap_or_default(), error, &refused)?;
+            says_what_was_refused(stage, ending(&log), error, &refused)?;
             Start::Ended
         }
     };
@@ -142,14 +142,26 @@ fn start(
     Ok(started)
 }
 
-fn says_what_was_refused(stage: &Stage, last: &str, error: i32, refused: &[&str]) -> Result<()> {
+/// What a start that has ended said at last: with what the verifier has to say more than a line.
+fn ending(log: &str) -> &str {
+    log.rfind("mcs-proxy: ").map_or("", |start| log[start..].trim_end())
+}
+
+fn says_what_was_refused(stage: &Stage, ending: &str, error: i32, refused: &[&str]) -> Result<()> {
     // A pinned map that aya cannot open it takes for one that is not there, and then finds its name taken.
-    let is_taken = refused.contains(&"BPF_OBJ_GET") && last.contains("File exists");
-    let says = ERRORS.iter().any(|(number, words)| *number == error && last.contains(words));
-    let is_denied = error == libc::EPERM && last.contains("permission denied");
-    ensure!(is_taken || says || is_denied, "{refused:?}: it does not say what was refused: {last}");
-    let names = last.contains(&stage.pin_dir().display().to_string()) || last.contains('`');
-    ensure!(names, "{refused:?}: it names neither map, program nor pin: {last}");
+    let is_taken = refused.contains(&"BPF_OBJ_GET") && ending.contains("File exists");
+    // When it asks what the kernel can do, a refusal is an answer; what it then does without, the kernel may miss.
+    let is_missed =
+        ["BPF_BTF_LOAD", "BPF_PROG_LOAD", "BPF_MAP_CREATE"].iter().any(|ask| refused.contains(ask))
+            && ending.contains("(os error ");
+    let says = ERRORS.iter().any(|(number, words)| *number == error && ending.contains(words));
+    let is_denied = error == libc::EPERM && ending.contains("permission denied");
+    ensure!(
+        is_taken || is_missed || says || is_denied,
+        "{refused:?}: it does not say what was refused: {ending}"
+    );
+    let names = ending.contains(&stage.pin_dir().display().to_string()) || ending.contains('`');
+    ensure!(names, "{refused:?}: it names neither map, program nor pin: {ending}");
     Ok(())
 }
 
