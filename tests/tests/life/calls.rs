@@ -152,8 +152,7 @@ fn says_what_was_refused(stage: &Stage, ending: &str, error: i32, refused: &[&st
     let is_taken = refused.contains(&"BPF_OBJ_GET") && ending.contains("File exists");
     // When it asks what the kernel can do, a refusal is an answer; what it then does without, the kernel may miss.
     let is_missed =
-        ["BPF_BTF_LOAD", "BPF_PROG_LOAD", "BPF_MAP_CREATE"].iter().any(|ask| refused.contains(ask))
-            && ending.contains("(os error ");
+        ["BPF_BTF_LOAD", "BPF_PROG_LOAD", "BPF_MAP_CREATE"].iter().any(|ask| refused.contains(ask));
     let says = ERRORS.iter().any(|(number, words)| *number == error && ending.contains(words));
     let is_denied = error == libc::EPERM && ending.contains("permission denied");
     ensure!(
