@@ -66,10 +66,8 @@ pub(super) fn decide<'a>(
     }
     if !frontends.is_empty() {
         problems.extend(rejected.problems());
-        problems.extend(slices.clone().filter_map(|slice| import_from_ourselves(slice, context.flags)));
-        if service.clusters.is_some() {
-            problems.extend(slices.filter_map(unreachable_by_name));
-        }
+        problems.extend(slices.filter_map(|slice| import_from_ourselves(slice, context.flags)));
+        problems.extend(unnamed_node(service, context.flags));
     }
     problems.sort();
     problems.dedup();
@@ -247,14 +245,15 @@ fn import_from_ourselves(slice: &EndpointSlice, flags: &Flags) -> Option<Problem
     })
 }
 
-/// A cluster whose name is a word of `mcs-proxy.io/clusters`.
-fn unreachable_by_name(slice: &EndpointSlice) -> Option<Problem> {
-    let SourceCluster::Remote(name) = &slice.source else { return None };
-    matches!(&**name, "local" | "others").then(|| Problem {
-        object: slice_reference(slice),
-        field: "metadata".into(),
-        message: format!("the cluster it comes from is called `{name}`, which means something else in mcs-proxy.io/clusters"),
-        remedy: "its endpoints are among `others` there; give the cluster another name".into(),
+/// `internalTrafficPolicy: Local` where nobody said which node this is.
+fn unnamed_node(service: &Service, flags: &Flags) -> Option<Problem> {
+    let is_local = service.internal_traffic_policy == TrafficPolicy::Local;
+    (is_local && flags.node_name.is_empty()).then(|| Problem {
+        object: reference(service),
+        field: "spec.internalTrafficPolicy".into(),
+        message: "`Local` keeps to the endpoints of this node, and no --node-name says which one it is"
+            .into(),
+        remedy: "no endpoint is used; name the node as its cluster does (--node-name, or NODE_NAME)".into(),
     })
 }
 

@@ -179,6 +179,8 @@ pub enum EndpointVerdict {
     OtherTier,
     /// `internalTrafficPolicy: Local` or hints for nodes, and it is not this node's.
     OtherNode,
+    /// `internalTrafficPolicy: Local`, and nobody said which node this is.
+    NodeUnnamed,
     /// Hints for zones, and it is not this zone's.
     OtherZone,
     /// An import, and this cluster's hints give this node endpoints of its own.
@@ -210,6 +212,7 @@ impl EndpointVerdict {
             | Self::InNoTier
             | Self::OtherTier
             | Self::OtherNode
+            | Self::NodeUnnamed
             | Self::OtherZone
             | Self::LocalFirst
             | Self::ShareTooSmall
@@ -237,6 +240,7 @@ impl EndpointVerdict {
             Self::InNoTier => "in no tier",
             Self::OtherTier => "other tier",
             Self::OtherNode => "other node",
+            Self::NodeUnnamed => "this node unnamed",
             Self::OtherZone => "other zone",
             Self::LocalFirst => "local hints first",
             Self::ShareTooSmall => "share below one slot",

@@ -108,22 +108,6 @@ fn a_cluster_in_no_tier_does_not_keep_the_others_from_their_last_resort() {
 }
 
 #[test]
-fn clusters_called_like_a_word_of_the_grammar_are_among_the_others_and_reported() {
-    let slices = [cluster(12, "local", 1, 0), {
-        let mut odd = cluster(10, "odd", 1, 0);
-        odd.source = SourceCluster::Remote("local".into());
-        odd
-    }];
-    let service = serve("local,others", "1");
-    let decision = decided(&service, &slices);
-    let candidates = &decision.frontends[0].1.candidates;
-    assert_eq!(candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(), 1);
-    assert!(candidates[0].is_local() && candidates[0].slots == 1);
-    let said = decision.problems[0].to_string();
-    assert!(said.contains("EndpointSlice default/odd-slice") && said.contains("called `local`"), "{said}");
-}
-
-#[test]
 fn the_tiers_slots_let_the_other_tiers_flows_finish() {
     let slices = [cluster(12, "local", 1, 0), cluster(10, "member1", 1, 0), cluster(14, "member3", 1, 0)];
     let decision = decided(&serve("local,member1", "1"), &slices);
