@@ -9,11 +9,11 @@ use super::{
 };
 use crate::model::{
     EndpointSlice, MinReady, Mode, ObjectKind, ObjectRef, Problem, Refusal, Service, ServicePort,
-    SessionAffinity, SourceCluster, Tier, TrafficPolicy,
+    SessionAffinity, SourceCluster, Tier, Tiers, TrafficPolicy,
 };
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{IpAddr, SocketAddr},
 };
@@ -68,6 +68,7 @@ pub(super) fn decide<'a>(
         problems.extend(rejected.problems());
         problems.extend(slices.filter_map(|slice| import_from_ourselves(slice, context.flags)));
         problems.extend(unnamed_node(service, context.flags));
+        problems.extend(unknown_clusters(service, context));
     }
     problems.sort();
     problems.dedup();
@@ -256,6 +257,37 @@ fn unnamed_node(service: &Service, flags: &Flags) -> Option<Problem> {
         remedy: "no endpoint is used; name the node as its cluster does (--node-name, or NODE_NAME)".into(),
     })
 }
+
+/// Clusters that the tiers name and that nobody knows: a slip, or they are yet to come. It names those that are known, but as
+/// what to do: what is wrong stays the same whoever comes and goes.
+fn unknown_clusters(service: &Service, context: &Context<'_>) -> Vec<Problem> {
+    let Context { flags, settings, clusters, .. } = context;
+    let is_known =
+        |name: &str| name == flags.cluster_name || clusters.has(name) || settings.clusters.contains_key(name);
+    let names = service.clusters.iter().flat_map(Tiers::names);
+    let unknown: Vec<&str> = names.filter(|name| !is_known(name)).collect();
+    if unknown.is_empty() {
+        return Vec::new();
+    }
+    let mut known: BTreeSet<&str> =
+        clusters.names().chain(settings.clusters.keys().map(String::as_str)).collect();
+    known.insert(&flags.cluster_name);
+    let more = match known.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let known = known.into_iter().take(LISTED).collect::<Vec<_>>().join(", ");
+    let problem = |name| Problem {
+        object: reference(service),
+        field: "metadata.annotations[mcs-proxy.io/clusters]".into(),
+        message: format!("no cluster called `{name}` is known"),
+        remedy: format!("it gets its new flows once there is one; known are {known}{more}"),
+    };
+    unknown.into_iter().map(problem).collect()
+}
+
+/// So many clusters' names are listed.
+const LISTED: usize = 10;
 
 fn repeated_port(service: &Service, port: usize, key: FrontendKey) -> Problem {
     Problem {

@@ -27,7 +27,7 @@ pub use opt_in::is_ours;
 pub use outages::{Family, Outages, Watched};
 pub use resolver::{Changes, Resolver};
 
-use crate::model::{Mode, NamespacedName, Refusal, Settings, SourceCluster, Surroundings};
+use crate::model::{Clusters, Mode, NamespacedName, Refusal, Settings, SourceCluster, Surroundings};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
     collections::BTreeMap,
@@ -64,6 +64,8 @@ struct Context<'a> {
     here: Here<'a>,
     surroundings: &'a Surroundings,
     settings: &'a Settings,
+    /// The other ones.
+    clusters: &'a Clusters,
     /// On this node.
     mode: Mode,
     outages: &'a Outages,
