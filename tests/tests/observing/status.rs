@@ -113,5 +113,7 @@ fn a_tier_that_names_no_cluster_is_warned_of_once_and_shown_until_the_cluster_co
 
     stage.manifests.slice(&slice("membr1-serve-x", "serve", "membr1", PODS[1])?)?;
     stage.daemon.wait_for_log("solved: Service default/serve")?;
-    until("status is well", || Ok(stage.run(&[], &["status"])?.expect("objects", "ok", "no problems").is_ok()))
+    until("status is well", || {
+        Ok(stage.run(&[], &["status"])?.expect("objects", "ok", "no problems").is_ok())
+    })
 }
