@@ -310,6 +310,11 @@ fn sockets(facts: &Facts) -> Line {
             let whose = if *whose == "all" { "of all processes" } else { "of the node's own processes" };
             Line::ok("sockets", format!("those {whose} in {cgroup} are translated"))
         }
+        SocketFacts::Delayed { why, meanwhile } => Line::warning(
+            "sockets",
+            format!("{why}; it is tried again, and until then {meanwhile}"),
+            "host-network processes that are not served are left to kube-proxy; if it lasts, say --socket-path off",
+        ),
         SocketFacts::Failed(why) => Line::warning(
             "sockets",
             format!("not translated: {why}"),

@@ -123,6 +123,11 @@ pub enum SocketFacts {
         cgroup: String,
     },
     Failed(String),
+    /// It is tried again; what holds until then.
+    Delayed {
+        why: String,
+        meanwhile: &'static str,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
