@@ -250,7 +250,7 @@ pub struct Explain {
     /// Of VIP:PORT: TCP, UDP or SCTP
     #[arg(long, default_value = "TCP", value_parser = ["TCP", "UDP", "SCTP"], ignore_case = true)]
     pub protocol: String,
-    /// Explain the flows of this client, too: IP or IP:PORT
+    /// Explain the flows of this client, too: IP or IP:PORT; with -f alone, those to every Service
     #[arg(long, value_name = "IP[:PORT]")]
     pub client: Option<Client>,
     /// Explain what a daemon would make of the manifests in this directory; takes no rights, no kernel and no daemon

@@ -1,11 +1,13 @@
 //! What `services` says on a node whose mode lets no new flow begin.
 
-use super::{align::align, stats::full_name, view::View};
+use super::{align::align, loads::Loads, stats::full_name, view::View};
 use crate::{
     config::Places,
     daemon::socket::{self, AskError, Request, Response},
-    model::NodeMode,
+    desired::FrontendKey,
+    model::{Mode, NodeMode},
     observe::{
+        catalog::protocol_of,
         drained::{Drained, DrainedFrontend},
         mode,
     },
@@ -20,7 +22,7 @@ pub(super) fn why_none(places: &Places, view: &View) -> Option<Why> {
     let run_dir = places.run_dir();
     match socket::ask(&run_dir, &Request::Drained) {
         Ok(Response::Drained(drained)) => {
-            (drained.modes.mode() != crate::model::Mode::Active).then_some(Why::Told(drained))
+            (drained.modes.mode() != Mode::Active).then_some(Why::Told(drained))
         }
         // Of another version, or it may not be asked: then others tell of it.
         Ok(_) | Err(AskError::Denied { .. }) => None,
@@ -57,7 +59,7 @@ impl Why {
 
     /// What is opted in, and which flows remain; `None` if the Service that was asked for is not among it.
     pub(super) fn text(&self, view: &View, service: Option<&str>) -> Option<String> {
-        let Self::Told(Drained { frontends, .. }) = self else {
+        let Self::Told(Drained { modes, frontends }) = self else {
             return Some(format!("{}{}", self.headline(), remaining(view.flows.len())));
         };
         let asked = |one: &&DrainedFrontend| {
@@ -69,12 +71,14 @@ impl Why {
         }
         let mut rows =
             vec![["Prot", "VIP:Port", "ActiveConn", "InActConn", "Service"].map(str::to_owned).to_vec()];
-        rows.extend(frontends.into_iter().map(|one| row(one, view)));
-        Some(format!(
-            "{}These are opted in; flows that are open go on, as `mcs-proxy connections` lists them:\n{}",
-            self.headline(),
-            align(&rows)
-        ))
+        let loads = Loads::of(view);
+        rows.extend(frontends.into_iter().map(|one| row(one, &loads)));
+        let flows = if modes.mode() == Mode::Bypass {
+            "the programs are off, and flows that were open have ended"
+        } else {
+            "flows that are open go on, as `mcs-proxy connections` lists them"
+        };
+        Some(format!("{}These are opted in; {flows}:\n{}", self.headline(), align(&rows)))
     }
 }
 
@@ -85,15 +89,13 @@ fn remaining(flows: usize) -> String {
     }
 }
 
-fn row(one: &DrainedFrontend, view: &View) -> Vec<String> {
-    let vip = SocketAddr::new(one.vip, one.port);
-    let [mut active, mut inactive] = [0_u32; 2];
-    for flow in view.flows.iter().filter(|flow| flow.vip == vip && flow.protocol == one.protocol) {
-        *if flow.is_closing { &mut inactive } else { &mut active } += 1;
-    }
+fn row(one: &DrainedFrontend, loads: &Loads) -> Vec<String> {
+    let key =
+        protocol_of(&one.protocol).map(|protocol| FrontendKey { vip: one.vip, port: one.port, protocol });
+    let [active, inactive] = key.map(|key| loads.all(&key)).unwrap_or_default();
     vec![
         one.protocol.clone(),
-        vip.to_string(),
+        SocketAddr::new(one.vip, one.port).to_string(),
         active.to_string(),
         inactive.to_string(),
         full_name(&one.namespace, &one.name, &one.port_name),

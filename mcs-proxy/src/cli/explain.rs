@@ -49,7 +49,8 @@ fn from_manifests(folder: &Path, asked: &Explain, query: Option<&Query>) -> anyh
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let model = Model::default().with_import_ranges(asked.serviceimport_cidrs.clone());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let Offline { explanations, others } = offline(folder, asked.flags(), &asked.scope(), model, query, now)?;
+    let Offline { explanations, others } =
+        offline(folder, asked.flags(), &asked.scope(), model, query, asked.client, now)?;
     // Beside what was asked for, which scripts may read.
     for problem in others {
         eprintln!("mcs-proxy: problem: {problem}");

@@ -10,6 +10,7 @@ mod drained;
 mod exit;
 mod explain;
 mod filter;
+mod loads;
 mod mode;
 mod monitor;
 mod output;

@@ -136,6 +136,8 @@ fn frontend(
     dumped: &DumpedFrontend,
     loads: &BTreeMap<(u32, u32), Load>,
 ) -> anyhow::Result<Frontend> {
+    // Before the backends': what is counted between the two looks then seems to be of no backend that is not there.
+    let counters = pins.service_counters(dumped.header.service)?;
     let mut backends: Vec<Backend> = Vec::new();
     for slot in &dumped.slots {
         if let Some(known) = backends.iter_mut().find(|backend| backend.id == slot.backend) {
@@ -171,7 +173,7 @@ fn frontend(
             Algorithm::Maglev => "maglev",
         },
         packets_only: dumped.header.packets_only,
-        counters: pins.service_counters(dumped.header.service)?,
+        counters,
         backends,
     })
 }

@@ -13,7 +13,9 @@ use crate::{
     desired::{Changes, Family, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
     health::{Findings, Watch},
-    model::{Ledger, Limits, Model, NamespacedName, NodeMode, ObjectKind, ProblemTracker, Uninstall},
+    model::{
+        Ledger, Limits, Model, NamespacedName, NodeMode, ObjectKind, Problem, ProblemTracker, Uninstall,
+    },
     observe::{
         catalog::{Batch, Journal},
         drained::Drained,
@@ -74,6 +76,8 @@ pub struct WriterFacts {
     pub awaited: Vec<ObjectKind>,
     pub modes: Modes,
     pub problems: usize,
+    /// The first few of them.
+    pub first_problems: Vec<Problem>,
     /// What importers call this cluster, if that is not `--cluster-name`.
     pub misnamed: Option<String>,
     /// Frontends that do not fit, a sentence each.
@@ -96,6 +100,9 @@ enum Phase {
     /// The maps hold the desired state but for what `affected` says.
     Synced,
 }
+
+/// So many problems are told of by `status`; the log and Events tell of all.
+const SHOWN: usize = 5;
 
 /// How many frontends are entered at a time, when all are.
 const PART: usize = 256;
@@ -419,6 +426,7 @@ impl<D: Dataplane> Writer<D> {
             awaited: self.model.awaited().collect(),
             modes: self.modes(),
             problems: self.tracker.count(),
+            first_problems: self.tracker.iter().take(SHOWN).cloned().collect(),
             misnamed: self.model.misnamed().map(str::to_owned),
             rejected: self.rejected.iter().map(rejected).collect(),
         }

@@ -8,7 +8,7 @@ use super::{
     vitals::{Facts, LONGEST_FAILURE, LONGEST_TURN, MapFill, SocketFacts},
 };
 use crate::{
-    model::{Mode, ObjectKind},
+    model::{Mode, ObjectKind, Problem},
     source::{KINDS, Troubles},
 };
 use schemars::JsonSchema;
@@ -108,6 +108,7 @@ pub fn status(
     lines.push(sockets(facts));
     lines.extend(facts.outages.lines());
     lines.extend([cluster_name(facts, identity), objects(facts)]);
+    lines.extend(problems(facts));
     lines.extend(catalog(facts));
     Status {
         told_by: "daemon".into(),
@@ -342,6 +343,12 @@ fn objects(facts: &Facts) -> Line {
             "the daemon's log and `kubectl describe` name each; `mcs-proxy explain SERVICE` those of one Service",
         ),
     }
+}
+
+fn problems(facts: &Facts) -> impl Iterator<Item = Line> {
+    facts.first_problems.iter().map(|Problem { object, field, message, remedy }| {
+        Line::warning("problem", format!("{object}: {field}: {message}"), remedy)
+    })
 }
 
 fn catalog(facts: &Facts) -> Option<Line> {

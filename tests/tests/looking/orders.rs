@@ -118,5 +118,12 @@ fn on_a_node_that_drains_services_names_what_is_opted_in_and_what_goes_on() -> R
     let (code, out, _) = say(&stage, &["services"])?;
     ensure!(code == Some(0) && out.contains("mode drain was ordered on it"), "{out}");
     ensure!(out.contains("1 flows are in the maps") && !out.contains("No Service is opted in"), "{out}");
-    open.ask().map(drop)
+    open.ask()?;
+
+    stage.daemon.launch()?;
+    stage.daemon.show(&["mode", "bypass"])?;
+    let (_, out, _) = say(&stage, &["services"])?;
+    ensure!(out.contains("mode bypass") && out.contains("the programs are off"), "{out}");
+    ensure!(out.contains("default/serve:http") && !out.contains("go on"), "{out}");
+    Ok(())
 }
