@@ -21,14 +21,17 @@ use crate::{
     maps::{self, Tier},
     packet::{self, Packet},
     reject, reply,
-    rewrite::{End, rewrite},
+    rewrite::{End, rewrite, shift},
     shape,
     tcx::{interface, key_of},
     verdict::conclude,
     wire::turn_around,
 };
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use mcs_proxy_ebpf::abi::{Address, FlowState, Port, Tuple, Verdict};
+use mcs_proxy_ebpf::{
+    abi::{Address, FlowState, Port, Tuple, Verdict},
+    transition::TCP_RST,
+};
 
 /// Goes on with a packet of a pod's conversation with itself.
 #[classifier]
@@ -71,14 +74,19 @@ fn call(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
     let Some(pointer) = found else { return Err(Verdict::NoFlow) };
     // SAFETY: as in `flow::follow`.
     let flow = unsafe { &*pointer };
-    if flow.state.is_cut() {
+    let is_cut = flow.state.is_cut();
+    if is_cut {
         // It is over, but stays known for a while: whatever else comes of it is answered alike.
         add_state(pointer, FlowState::RESET);
-        return Err(Verdict::Ended);
+        // Only a RST never is (RFC 9293, section 3.10.7.1). The pod's own goes on: by it the backend hears of the end.
+        if packet.tcp_flags & TCP_RST == 0 {
+            return Err(Verdict::Ended);
+        }
     }
     let (backend, port, wire_port) = (flow.backend, flow.backend_port, flow.wire_port);
     let (service, backend_id) = (flow.service, flow.backend_id);
-    if backend != packet.source || flow.client_port != packet.source_port {
+    let to_itself = backend == packet.source;
+    if !(to_itself || is_cut) || flow.client_port != packet.source_port {
         return Err(Verdict::NoFlow);
     }
     let ends = Ends {
@@ -87,13 +95,17 @@ fn call(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Verdict> {
         destination: backend,
         destination_port: port,
     };
-    translate(ctx, packet, &ends)?;
+    if to_itself {
+        translate(ctx, packet, &ends)?;
+    } else {
+        hand_on(ctx, packet, &ends)?;
+    }
     maps::count_service(service, |counters| {
         counters.packets_in += 1;
         counters.bytes_in += u64::from(packet.bytes);
     });
     maps::count_backend(backend_id, |counters| counters.bytes += u64::from(packet.bytes));
-    Ok(Verdict::HairpinForwarded)
+    Ok(if to_itself { Verdict::HairpinForwarded } else { Verdict::Forwarded })
 }
 
 #[inline(always)]
@@ -130,5 +142,14 @@ struct Ends {
 fn translate(ctx: &TcContext, packet: &Packet, ends: &Ends) -> Result<(), Verdict> {
     turn_around(ctx)?;
     rewrite::<true>(ctx, packet, End::Source, &ends.source, ends.source_port)?;
+    rewrite::<true>(ctx, packet, End::Destination, &ends.destination, ends.destination_port)
+}
+
+/// As any packet to a backend: by way of the host, from the pod's own address.
+#[inline(never)]
+fn hand_on(ctx: &TcContext, packet: &Packet, ends: &Ends) -> Result<(), Verdict> {
+    if ends.source_port != packet.source_port {
+        shift::<true>(ctx, packet, End::Source, ends.source_port)?;
+    }
     rewrite::<true>(ctx, packet, End::Destination, &ends.destination, ends.destination_port)
 }

@@ -36,7 +36,7 @@ use std::{
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed, as standard error says; 2 the command line is wrong; 3 nothing is pinned here: no daemon \
 has run on this node since the last boot, or with another --pin-dir; 4 permission denied; 5 `check` or `status` found \
-something that failed";
+something that failed; 6 no daemon answered `mode`: what it ordered holds once one is started";
 
 /// eBPF dataplane for Kubernetes Services that span clusters
 #[derive(Debug, Parser)]
@@ -100,7 +100,8 @@ pub enum Command {
     },
     /// Whether this node can run a daemon, and what stands in its way; needs none; exit code 5 if something failed
     Check(Box<Check>),
-    /// Switch this node to active, drain or bypass, without the API server; alone: which mode holds
+    /// Switch this node to active, drain or bypass, without the API server; alone: which mode holds; exit code 6 if no daemon
+    /// answers, and the order waits for one to be started
     Mode {
         #[arg(value_enum)]
         mode: Option<NodeMode>,
@@ -249,7 +250,7 @@ pub struct Explain {
     /// Of VIP:PORT: TCP, UDP or SCTP
     #[arg(long, default_value = "TCP", value_parser = ["TCP", "UDP", "SCTP"], ignore_case = true)]
     pub protocol: String,
-    /// Explain the flows of this client, too: IP or IP:PORT
+    /// Explain the flows of this client, too: IP or IP:PORT; with -f alone, those to every Service
     #[arg(long, value_name = "IP[:PORT]")]
     pub client: Option<Client>,
     /// Explain what a daemon would make of the manifests in this directory; takes no rights, no kernel and no daemon

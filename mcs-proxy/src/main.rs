@@ -2,10 +2,10 @@
 
 use clap::Parser as _;
 use mcs_proxy::{
-    cli,
+    cli::{self, Ending},
     config::{Cli, Command},
     daemon,
-    observe::{line::Level, with_causes},
+    observe::with_causes,
 };
 use std::{
     env, panic,
@@ -17,12 +17,12 @@ fn main() -> ExitCode {
     let done = if env::args_os().next().is_some_and(|name| cli::is_plugin(&name)) {
         let arguments: Vec<String> =
             env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
-        cli::plugin(&arguments).map(|()| Level::Ok)
+        cli::plugin(&arguments).map(|()| Ending::Well)
     } else {
         run(Cli::parse())
     };
     match done {
-        Ok(level) => cli::code_of(level),
+        Ok(ending) => cli::code_of(ending),
         Err(error) => {
             eprintln!("mcs-proxy: {}", with_causes(error.as_ref()));
             cli::exit_code(&error)
@@ -30,29 +30,33 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Cli { places, command }: Cli) -> anyhow::Result<Level> {
-    let mut level = Level::Ok;
+fn run(Cli { places, command }: Cli) -> anyhow::Result<Ending> {
+    let mut ending = Ending::Well;
     let mut judged = |(text, judgement)| {
-        level = judgement;
+        ending = judgement;
         text
     };
     let said = match command {
-        Command::Status { output } => cli::status(&places, output).map(&mut judged),
-        Command::Check(asked) => cli::check(&places, &asked).map(&mut judged),
-        Command::Run(run) => return daemon::main(&places, &run).map(|()| Level::Ok),
-        Command::Services(asked) => return cli::services(&places, &asked).map(|()| Level::Ok),
-        Command::Stats(asked) => return cli::stats(&places, &asked).map(|()| Level::Ok),
-        Command::Top(asked) => return cli::top(&places, &asked).map(|()| Level::Ok),
-        Command::Monitor(asked) => return cli::monitor(&places, &asked).map(|()| Level::Ok),
+        Command::Status { output } => {
+            cli::status(&places, output).map(|(text, worst)| judged((text, worst.into())))
+        }
+        Command::Check(asked) => {
+            cli::check(&places, &asked).map(|(text, worst)| judged((text, worst.into())))
+        }
+        Command::Run(run) => return daemon::main(&places, &run).map(|()| Ending::Well),
+        Command::Services(asked) => return cli::services(&places, &asked).map(|()| Ending::Well),
+        Command::Stats(asked) => return cli::stats(&places, &asked).map(|()| Ending::Well),
+        Command::Top(asked) => return cli::top(&places, &asked).map(|()| Ending::Well),
+        Command::Monitor(asked) => return cli::monitor(&places, &asked).map(|()| Ending::Well),
         Command::Backends(list) => cli::backends(&places, &list),
         Command::Explain(asked) => cli::explain(&places, &asked),
         Command::Cleanup(asked) => cli::cleanup(&places, asked),
         Command::Uninstall(asked) => cli::uninstall(&asked),
-        Command::Mode { mode } => cli::mode(&places, mode),
+        Command::Mode { mode } => cli::mode(&places, mode).map(judged),
         Command::Connections(asked) => cli::connections(&places, &asked),
         Command::Completion { shell } => Ok(cli::completion(shell)),
     };
-    cli::print(&said?).map(|_| level)
+    cli::print(&said?).map(|_| ending)
 }
 
 /// A panic in one task must not leave the others running as if nothing had happened: end, where a supervisor sees it.

@@ -278,6 +278,29 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Puts Services of the namespace `default` and their addresses into the storage, past the server, and waits until
+    /// it has seen them: with every Service that it is asked for it counts the addresses of all, which takes half an hour
+    /// for 50,000. They must be complete: nothing is defaulted, and nothing checked.
+    ///
+    /// # Errors
+    /// The storage refuses them, or the server does not see them.
+    pub fn store_services(&self, services: &[Value]) -> Result<()> {
+        let objects: Vec<(String, Value)> = services.iter().flat_map(stored).collect();
+        let revision = etcd::put_all(&self.namespace, &objects)?;
+        // Answered once it has come so far (https://kubernetes.io/docs/reference/using-api/api-concepts/, resource versions).
+        let seen = format!("limit=1&resourceVersion={revision}&resourceVersionMatch=NotOlderThan");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.get(&format!("/api/v1/services?{seen}")) {
+                // It has waited for three seconds.
+                Err(error)
+                    if error.to_string().contains("ResourceVersionTooLarge") && Instant::now() < deadline => {
+                }
+                answer => return answer.map(drop),
+            }
+        }
+    }
+
     /// Changes some fields of an object: `/api/v1/namespaces/default/pods/NAME/status`.
     ///
     /// # Errors
@@ -301,6 +324,30 @@ impl ApiServer {
     fn call(&self, method: &str, path: &str, body: Option<(&str, &str)>) -> Result<String> {
         call(&self.namespace, method, path, body)
     }
+}
+
+/// A Service and the address that it has taken, by their keys (KEP-1880 for the latter).
+fn stored(service: &Value) -> [(String, Value); 2] {
+    let (metadata, address) = (&service["metadata"], &service["spec"]["clusterIP"]);
+    let [name, address] = [&metadata["name"], address].map(|value| value.as_str().unwrap_or_default());
+    let taken = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IPAddress",
+        "metadata": {
+            "name": address,
+            "creationTimestamp": metadata["creationTimestamp"],
+            "uid": metadata["uid"],
+            "labels": {
+                "ipaddress.kubernetes.io/ip-family": "IPv4",
+                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+            },
+        },
+        "spec": { "parentRef": { "resource": "services", "namespace": "default", "name": name } },
+    });
+    [
+        (format!("/registry/ipaddresses/{address}"), taken),
+        (format!("/registry/services/specs/default/{name}"), service.clone()),
+    ]
 }
 
 /// Asks the server something as an administrator.

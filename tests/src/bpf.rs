@@ -146,6 +146,26 @@ fn counting(counter: &OwnedFd, end: End, address: IpAddr, verdict: i32) -> Vec<u
     for_packets(end, address, &count)
 }
 
+/// A program that does nothing with any packet: they go on to the programs after it. Detached when dropped.
+#[derive(Debug)]
+pub struct Idle(#[expect(dead_code, reason = "holds the program there")] OwnedFd);
+
+impl Idle {
+    /// Puts it on an interface of a namespace.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn attach(namespace: &Namespace, interface: &str, way: Way) -> Result<Self> {
+        let nothing = [instruction(0xb7, 0, 0, 0, NEXT), instruction(0x95, 0, 0, 0, 0)];
+        let program = sys::load_classifier(&nothing).context("an idle program")?;
+        let interface = interface.to_owned();
+        let link = namespace.run(move || {
+            sys::link_tcx(&program, sys::interface_index(&interface)?, way == Way::Ingress, true)
+        })?;
+        Ok(Self(link))
+    }
+}
+
 /// Hands packets from an address that come in by an interface straight to a pod's end of its veth, as Cilium and Calico's
 /// eBPF dataplane do: no program on the node's end sees them. Detached when dropped.
 #[derive(Debug)]
@@ -221,7 +241,7 @@ fn for_packets(end: End, address: IpAddr, body: &[u64]) -> Vec<u64> {
 }
 
 /// `struct bpf_insn`, little-endian.
-fn instruction(operation: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
+pub(crate) fn instruction(operation: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
     u64::from(operation)
         | u64::from(destination | source << 4) << 8
         | u64::from(offset.cast_unsigned()) << 16

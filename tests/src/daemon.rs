@@ -1,6 +1,6 @@
 //! A running mcs-proxy, and what its command line says of the maps.
 
-use crate::{Node, Process, cleanup, namespace::run, programs};
+use crate::{Gate, Node, Process, Rule, cleanup, namespace::run, programs, sys};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::{
@@ -28,6 +28,8 @@ pub struct Daemon {
     command: Vec<String>,
     /// A program, with arguments, that goes on as ours, which is named after them; or none.
     under: Vec<String>,
+    /// What its calls of bpf(2) have to pass, if so.
+    gate: Option<Gate>,
     node: Node,
     /// How long whatever is waited for may take.
     patience: Duration,
@@ -94,9 +96,9 @@ impl Daemon {
         let mut command: Vec<String> = own.map(str::to_owned).to_vec();
         command.extend(arguments.iter().map(|&argument| argument.to_owned()));
         let node = node.clone();
-        let (log, under) = (PathBuf::new(), Vec::new());
-        let mut daemon = Self { process: None, log, pin_dir, command, under, node, patience: PATIENCE };
-        daemon.spawn()?;
+        let (log, under, patience) = (PathBuf::new(), Vec::new(), PATIENCE);
+        let mut daemon = Self { process: None, log, pin_dir, command, under, gate: None, node, patience };
+        daemon.spawn(None)?;
         Ok(daemon)
     }
 
@@ -113,6 +115,7 @@ impl Daemon {
             pin_dir: pin_dir.to_owned(),
             command,
             under: Vec::new(),
+            gate: None,
             node: node.clone(),
             patience: PATIENCE,
         };
@@ -125,7 +128,7 @@ impl Daemon {
     /// # Errors
     /// It does not get there; the error has its log.
     pub fn launch(&mut self) -> Result<()> {
-        self.spawn()?;
+        self.spawn(None)?;
         self.wait_for_log("synced")
     }
 
@@ -155,13 +158,30 @@ impl Daemon {
         self.launch()
     }
 
+    /// As [`launch`](Self::launch), this once with its calls of bpf(2) decided upon by a rule.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    pub fn launch_gated(&mut self, rule: Rule) -> Result<()> {
+        self.spawn(Some(rule))?;
+        self.wait_for_log("synced")
+    }
+
+    /// What its calls of bpf(2) have to pass.
+    ///
+    /// # Errors
+    /// It was launched without.
+    pub fn gate(&self) -> Result<&Gate> {
+        self.gate.as_ref().context("it was launched without a gate")
+    }
+
     /// As [`launch_with`](Self::launch_with), without the wait.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn launch_without_sync_with(&mut self, arguments: &[&str]) -> Result<()> {
         self.add(arguments);
-        self.spawn()
+        self.spawn(None)
     }
 
     /// A flag that was given before has the new value.
@@ -190,10 +210,10 @@ impl Daemon {
     /// # Errors
     /// It cannot be started.
     pub fn launch_without_sync(&mut self) -> Result<()> {
-        self.spawn()
+        self.spawn(None)
     }
 
-    fn spawn(&mut self) -> Result<()> {
+    fn spawn(&mut self, rule: Option<Rule>) -> Result<()> {
         self.process = None;
         let program = programs::mcs_proxy()?;
         let own = program.display().to_string();
@@ -201,8 +221,13 @@ impl Daemon {
             self.under.iter().chain([&own]).chain(&self.command).map(String::as_str).collect();
         let (first, arguments) = words.split_first().context("no program")?;
         let namespace = &self.node.namespace;
-        let process =
-            namespace.spawn(&format!("{}-daemon", namespace.name()), Path::new(first), arguments)?;
+        let mut command = namespace.command(first)?;
+        command.args(arguments);
+        if rule.is_some() {
+            sys::gate(&mut command);
+        }
+        let process = namespace.spawn_command(&format!("{}-daemon", namespace.name()), command)?;
+        self.gate = rule.map(|rule| Gate::open(process.id(), rule)).transpose().context("its gate")?;
         process.log().clone_into(&mut self.log);
         self.process = Some(process);
         Ok(())

@@ -2,6 +2,7 @@
 
 use crate::{Namespace, Process, namespace::run_with_input, programs};
 use anyhow::{Context, Result, ensure};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -34,6 +35,36 @@ pub(crate) fn compact(namespace: &Namespace) -> Result<()> {
     let done = ask(namespace, "compaction", &json!({"revision": revision, "physical": true}))?;
     ensure!(done["header"]["revision"].is_string(), "{done}");
     Ok(())
+}
+
+/// Puts objects where the API server looks for them, by their keys, and returns the revision of the last.
+pub(crate) fn put_all(namespace: &Namespace, objects: &[(String, Value)]) -> Result<u64> {
+    /// `--max-txn-ops`
+    const AT_ONCE: usize = 128;
+    let config: Vec<String> = objects
+        .chunks(AT_ONCE)
+        .map(|chunk| {
+            let puts: Vec<Value> = chunk
+                .iter()
+                .map(|(key, object)| {
+                    let value = BASE64_STANDARD.encode(object.to_string());
+                    json!({"requestPut": {"key": BASE64_STANDARD.encode(key), "value": value}})
+                })
+                .collect();
+            // A JSON string is quoted as curl wants it.
+            let body = Value::String(json!({"success": puts}).to_string());
+            format!(
+                "url = \"{CLIENTS}/v3/kv/txn\"\nfail-with-body\nsilent\nshow-error\nmax-time = 20\n\
+                 write-out = \"\\n\"\ndata-binary = {body}\n"
+            )
+        })
+        .collect();
+    let mut curl = namespace.command("curl")?;
+    curl.args(["--fail-early", "--config", "-"]);
+    let answers = run_with_input(&mut curl, &config.join("next\n"))?;
+    let last: Value = serde_json::from_str(answers.lines().last().context("no answer")?)?;
+    let revision = last["header"]["revision"].as_str().with_context(|| format!("no revision: {last}"))?;
+    Ok(revision.parse()?)
 }
 
 /// By its gRPC gateway.

@@ -86,6 +86,109 @@ fn mount(source: Option<&CString>, target: &CStr, flags: libc::c_ulong) -> io::R
     check(unsafe { libc::mount(source, target.as_ptr(), ptr::null(), flags, ptr::null()) }).map(drop)
 }
 
+/// Where a gated process has the descriptor by which its calls of bpf(2) are decided upon: far from those that it opens.
+const GATE: libc::c_int = 500;
+
+/// Has every call of bpf(2) of a command's process wait until a [`Listener`] has decided upon it.
+pub(crate) fn gate(command: &mut Command) {
+    // SAFETY: between fork and exec only system calls are made.
+    unsafe { command.pre_exec(gate_this_process) };
+}
+
+fn gate_this_process() -> io::Result<()> {
+    // Load a word, jump if equal, return: the instructions of bpf(4) that it takes.
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    // The number of the call is the first word of `struct seccomp_data`.
+    let steps = [
+        step(LOAD, 0, 0),
+        step(EQUAL, 1, libc::SYS_bpf as u32),
+        step(RETURN, 0, libc::SECCOMP_RET_USER_NOTIF),
+        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_ptr().cast_mut() };
+    // SAFETY: the program outlives the call, and the kernel copies it.
+    let listener = check(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
+    } as libc::c_int)?;
+    // SAFETY: no memory is passed. The copy stays open in the program that is started.
+    check(unsafe { libc::dup2(listener, GATE) }).map(drop)
+}
+
+/// Decides upon the calls of bpf(2) of a process that was [`gate`]d.
+#[derive(Debug)]
+pub(crate) struct Listener(OwnedFd);
+
+/// A call that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    id: u64,
+    /// Of `enum bpf_cmd`.
+    pub(crate) command: u64,
+}
+
+impl Listener {
+    pub(crate) fn of(process: u32) -> io::Result<Self> {
+        // SAFETY: no memory is passed.
+        let process = check(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) } as libc::c_int)?;
+        // SAFETY: the descriptor is fresh and nobody else's.
+        let process = unsafe { OwnedFd::from_raw_fd(process) };
+        // SAFETY: no memory is passed.
+        let own = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), GATE, 0) };
+        let own = check(own as libc::c_int)?;
+        // SAFETY: the descriptor is fresh and nobody else's.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(own) }))
+    }
+
+    /// The next call; none once the process has ended.
+    pub(crate) fn wait(&self) -> io::Result<Option<Waiting>> {
+        loop {
+            let mut waiting = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one element is passed, and is there.
+            match check(unsafe { libc::poll(&raw mut waiting, 1, -1) }) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                polled => polled?,
+            };
+            if waiting.revents & libc::POLLIN == 0 {
+                return Ok(None);
+            }
+            // SAFETY: all of it are numbers; the kernel wants zeros.
+            let mut call: libc::seccomp_notif = unsafe { mem::zeroed() };
+            // SAFETY: the kernel writes one of these.
+            let received =
+                unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut call) };
+            match check(received) {
+                Ok(_) => return Ok(Some(Waiting { id: call.id, command: call.data.args[0] })),
+                // Who called has gone meanwhile.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Has the kernel carry a call out, or has it fail with this error.
+    pub(crate) fn answer(&self, call: &Waiting, refusal: Option<i32>) -> io::Result<()> {
+        let flags = if refusal.is_some() { 0 } else { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 };
+        let mut answer =
+            libc::seccomp_notif_resp { id: call.id, val: 0, error: -refusal.unwrap_or(0), flags };
+        // SAFETY: the kernel reads one of these.
+        let sent =
+            unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer) };
+        match check(sent) {
+            // Who called has gone meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            sent => sent.map(drop),
+        }
+    }
+}
+
 /// Sends a signal to one process.
 pub(crate) fn kill(pid: u32, signal: libc::c_int) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
@@ -250,10 +353,43 @@ fn bpf_descriptor<A>(command: libc::c_int, mut attributes: A) -> io::Result<Owne
 
 /// An array map of one number.
 pub(crate) fn create_counter() -> io::Result<OwnedFd> {
-    const MAP_CREATE: libc::c_int = 0;
     const ARRAY: u32 = 2;
-    // Type, sizes of key and value, entries.
-    bpf_descriptor(MAP_CREATE, [ARRAY, 4, 8, 1])
+    create_map(ARRAY, 4, 8, 1)
+}
+
+/// A map of a kind (`enum bpf_map_type`), with sizes of key and value in bytes, and room for so many entries.
+pub(crate) fn create_map(kind: u32, key: u32, value: u32, entries: u32) -> io::Result<OwnedFd> {
+    const MAP_CREATE: libc::c_int = 0;
+    bpf_descriptor(MAP_CREATE, [kind, key, value, entries])
+}
+
+/// Puts an entry into a map, whose keys and values are as long as these.
+pub(crate) fn update(map: &OwnedFd, key: &[u8], value: &[u8]) -> io::Result<()> {
+    const MAP_UPDATE_ELEM: libc::c_int = 2;
+    let mut attributes = [
+        map.as_raw_fd() as u64,
+        key.as_ptr().expose_provenance() as u64,
+        value.as_ptr().expose_provenance() as u64,
+        0,
+    ];
+    bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Runs a classifier so many times on a packet of nothing, and returns what one run took on average.
+pub(crate) fn test_run(program: &OwnedFd, repeat: u32) -> io::Result<Duration> {
+    const PROG_TEST_RUN: libc::c_int = 10;
+    let packet = [0_u8; 64];
+    // Program and (returned) value; sizes of data in and out; both; repetitions and (returned) nanoseconds; no context.
+    let mut attributes = [
+        program.as_raw_fd() as u64,
+        packet.len() as u64,
+        packet.as_ptr().expose_provenance() as u64,
+        0,
+        u64::from(repeat),
+        0,
+    ];
+    bpf(PROG_TEST_RUN, &mut attributes)?;
+    Ok(Duration::from_nanos(attributes[4] >> 32))
 }
 
 /// The number in it.

@@ -35,7 +35,7 @@ struct TrafficOptions {
     /// Less than three minutes in place of less than an hour: 1 and 1,000 Services, fewer rounds
     #[arg(long)]
     quick: bool,
-    /// These alone, of direct, kube-proxy-nftables, kube-proxy-iptables, packet, redirect, socket; separated by commas
+    /// These alone, of direct, empty, kube-proxy-nftables, kube-proxy-iptables, packet, redirect, socket; separated by commas
     #[arg(long, value_name = "ARMS")]
     arms: Option<String>,
     /// These numbers of Services alone, separated by commas

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     abi::{Flow, FlowState, Protocol, Tuple, Verdict},
-    transition::{end_of, is_confirmation, is_syn, opens_another, reply_key_of, reply_of},
+    transition::{TCP_RST, end_of, is_confirmation, is_syn, opens_another, reply_key_of, reply_of},
 };
 
 /// What a lookup of a packet from a pod finds.
@@ -65,7 +65,10 @@ impl Model {
             if let Some(entry) = established.flows.get_mut(key).or_else(|| transient.flows.get_mut(key)) {
                 entry.state = entry.state.with(FlowState::RESET);
             }
-            return Known::Ended;
+            // A RST is never answered by another.
+            if segment.tcp_flags & TCP_RST == 0 {
+                return Known::Ended;
+            }
         }
         Known::Current(Target::of(&flow))
     }

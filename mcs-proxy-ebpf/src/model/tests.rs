@@ -136,5 +136,8 @@ fn a_connection_that_was_ended_is_reset_until_a_new_one_begins() {
         let Body::Segment(reset) = ended.packet.body else { panic!("no RST: {:?}", ended.packet) };
         assert_eq!(reset.tcp_flags, TCP_RST, "what acknowledges says which number is expected");
     }
+    // A RST is not, and tells the backend.
+    let own = to_vip(&mut model, 1, TCP_RST, 6);
+    assert_eq!((own.verdict, own.packet.destination), (Verdict::Forwarded, address("10.10.0.6")));
     assert_eq!(to_vip(&mut model, 1, TCP_SYN, 9).verdict, Verdict::NewFlow);
 }

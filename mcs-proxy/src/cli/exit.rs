@@ -1,6 +1,7 @@
 //! How a command that failed ends: see the help of the command line.
 
 use crate::{
+    daemon::socket::AskError,
     dataplane::{flows::FlowsError, pins::PinsError},
     observe::line::Level,
 };
@@ -10,13 +11,34 @@ const FAILED: u8 = 1;
 const NOTHING_PINNED: u8 = 3;
 const DENIED: u8 = 4;
 const NOT_WELL: u8 = 5;
+const UNHEARD: u8 = 6;
 
-/// The exit code of a command that was carried out: `check` and `status` may have found that something failed.
+/// How a command ends that could be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Well,
+    /// `check` and `status`: something that they looked at failed.
+    NotWell,
+    /// `mode`: no daemon has heard it.
+    Unheard,
+}
+
+impl From<Level> for Ending {
+    fn from(worst: Level) -> Self {
+        match worst {
+            Level::Ok | Level::Warning => Self::Well,
+            Level::Failed => Self::NotWell,
+        }
+    }
+}
+
+/// The exit code of a command that was carried out.
 #[must_use]
-pub fn code_of(level: Level) -> ExitCode {
-    match level {
-        Level::Ok | Level::Warning => ExitCode::SUCCESS,
-        Level::Failed => NOT_WELL.into(),
+pub fn code_of(ending: Ending) -> ExitCode {
+    match ending {
+        Ending::Well => ExitCode::SUCCESS,
+        Ending::NotWell => NOT_WELL.into(),
+        Ending::Unheard => UNHEARD.into(),
     }
 }
 
@@ -40,6 +62,9 @@ fn number(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<PinsError>() {
         return of_pins(error);
     }
+    if let Some(AskError::Denied { .. }) = error.downcast_ref::<AskError>() {
+        return DENIED;
+    }
     match error.downcast_ref::<FlowsError>() {
         Some(FlowsError::Pins(error)) => of_pins(error),
         Some(
@@ -62,6 +87,7 @@ mod tests {
             (FlowsError::Pins(nothing()).into(), NOTHING_PINNED),
             (anyhow::Error::new(denied()).context("stats"), DENIED),
             (FlowsError::Pins(denied()).into(), DENIED),
+            (anyhow::Error::new(AskError::Denied { path: "/run/mcs-proxy".into() }).context("mode"), DENIED),
             (anyhow::anyhow!("something else"), FAILED),
         ] {
             assert_eq!(number(&error), code, "{error:#}");

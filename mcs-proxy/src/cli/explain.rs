@@ -3,7 +3,7 @@
 use super::{align::align, view::View};
 use crate::{
     config::{Explain, Output, Places},
-    daemon::socket::{self, Request, Response},
+    daemon::socket::{self, AskError, Request, Response},
     explain::{
         Client, ExplainedEndpoint, ExplainedFrontend, Explanation, Held, HeldBackend, Offline, Query, Target,
         compare, from_names, offline,
@@ -49,7 +49,8 @@ fn from_manifests(folder: &Path, asked: &Explain, query: Option<&Query>) -> anyh
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     let model = Model::default().with_import_ranges(asked.serviceimport_cidrs.clone());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let Offline { explanations, others } = offline(folder, asked.flags(), &asked.scope(), model, query, now)?;
+    let Offline { explanations, others } =
+        offline(folder, asked.flags(), &asked.scope(), model, query, asked.client, now)?;
     // Beside what was asked for, which scripts may read.
     for problem in others {
         eprintln!("mcs-proxy: problem: {problem}");
@@ -64,14 +65,13 @@ fn from_node(places: &Places, query: &Query) -> anyhow::Result<Explanation> {
     let mut explanation = match socket::ask(&run_dir, &Request::Explain(query.clone())) {
         Ok(Response::Explained(explanation)) => *explanation,
         Ok(Response::Error(error)) => bail!("{error}"),
-        Ok(other @ (Response::Mode(_) | Response::Status(_))) => {
+        Ok(other @ (Response::Mode(_) | Response::Drained(_) | Response::Status(_))) => {
             bail!("the daemon is of another version: {other:?}")
         }
-        Err(error) => {
+        Err(denied @ AskError::Denied { .. }) => return Err(denied.into()),
+        Err(absent @ AskError::NoAnswer { .. }) => {
             eprintln!(
-                "mcs-proxy: no daemon answers at {}: {error}; this is what the maps hold, with the names that the \
-                 last one left",
-                socket::path(&run_dir).display()
+                "mcs-proxy: {absent}; this is what the maps hold, with the names that the last one left"
             );
             from_names(&Catalog::read(&run_dir).unwrap_or_default(), query).map_err(anyhow::Error::msg)?
         }

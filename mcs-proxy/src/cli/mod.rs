@@ -6,9 +6,11 @@ mod check;
 mod cleanup;
 mod completion;
 mod connections;
+mod drained;
 mod exit;
 mod explain;
 mod filter;
+mod loads;
 mod mode;
 mod monitor;
 mod output;
@@ -32,7 +34,7 @@ use view::View;
 pub use check::check;
 pub use cleanup::cleanup;
 pub use completion::completion;
-pub use exit::{code_of, exit_code};
+pub use exit::{Ending, code_of, exit_code};
 pub use explain::explain;
 pub use mode::mode;
 pub use monitor::monitor;
@@ -53,7 +55,7 @@ pub fn services(places: &Places, asked: &Services) -> anyhow::Result<()> {
     }
     let view = View::read(places)?;
     let rows = services::rows(&view, asked.list.service.as_deref());
-    print(&services::listed(&rows, &asked.list, &view)?).map(drop)
+    print(&services::listed(&rows, places, &asked.list, &view)?).map(drop)
 }
 
 /// `mcs-proxy backends`.

@@ -1,5 +1,5 @@
-use super::{align::align, render, stats::full_name, view::View};
-use crate::config::List;
+use super::{align::align, drained, loads::Loads, render, stats::full_name, view::View};
+use crate::config::{List, Output, Places};
 use crate::observe::{
     catalog::{CatalogFrontend, protocol_name},
     health::Unanswered,
@@ -7,7 +7,10 @@ use crate::observe::{
 };
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 /// One frontend: one port of one Service on one VIP.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -25,6 +28,19 @@ pub(crate) struct ServiceRow {
     /// Since the frontend was entered.
     counters: Counters,
     endpoints: Vec<EndpointRow>,
+    /// What the endpoints above do not have: with it they add up to the frontend's.
+    departed: Departed,
+}
+
+/// Of endpoints that the slots do not hold, or not any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Departed {
+    /// Flows that are not closing, to endpoints that are not listed.
+    active: u32,
+    /// The same, closing.
+    inactive: u32,
+    /// New flows since the frontend was entered, those to endpoints with `in_maps: false` included.
+    flows: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, JsonSchema)]
@@ -57,7 +73,7 @@ pub(crate) struct EndpointRow {
     active: u32,
     /// Flows that are closing.
     inactive: u32,
-    /// New flows since it was entered.
+    /// New flows since it was entered; 0 if `in_maps` is false, and `departed` has them.
     flows: u64,
     /// Of these, how many it answered.
     first_replies: u64,
@@ -89,7 +105,23 @@ impl EndpointRow {
 }
 
 /// As they are printed once.
-pub(super) fn listed(rows: &Vec<ServiceRow>, list: &List, view: &View) -> anyhow::Result<String> {
+pub(super) fn listed(
+    rows: &Vec<ServiceRow>,
+    places: &Places,
+    list: &List,
+    view: &View,
+) -> anyhow::Result<String> {
+    if let Some(why) = drained::why_none(places, view) {
+        match list.output {
+            Output::Table => {
+                if let Some(text) = why.text(view, list.service.as_deref()) {
+                    return Ok(text + &warnings(&view.silent, &view.unanswered));
+                }
+            }
+            // Beside the list of what the maps hold, which is empty.
+            Output::Json | Output::Yaml => eprint!("mcs-proxy: {}", why.headline()),
+        }
+    }
     let none = "it does not exist, is not opted in (annotate it with mcs-proxy.io/enabled: \"true\") or has no \
                 ClusterIP or port";
     render(rows, list, |rows| table(rows) + &warnings(&view.silent, &view.unanswered), ("frontends", none))
@@ -97,12 +129,13 @@ pub(super) fn listed(rows: &Vec<ServiceRow>, list: &List, view: &View) -> anyhow
 
 /// All frontends, by VIP, port and protocol; those of one Service (`namespace/name`) if asked.
 pub(super) fn rows(view: &View, service: Option<&str>) -> Vec<ServiceRow> {
-    let names = view.names();
+    let (names, loads) = (view.names(), Loads::of(view));
     view.frontends
         .iter()
         .map(|frontend| (frontend, names.get(&frontend.key).copied()))
         .filter(|(_, name)| service.is_none_or(|wanted| name.is_some_and(|name| name.service() == wanted)))
-        .map(|(frontend, name)| ServiceRow {
+        .map(|(frontend, name)| (frontend, name, endpoints(frontend, name, &loads)))
+        .map(|(frontend, name, endpoints)| ServiceRow {
             namespace: name.map(|name| name.namespace.clone()).unwrap_or_default(),
             name: name.map(|name| name.name.clone()).unwrap_or_default(),
             port_name: name.map(|name| name.port_name.clone()).unwrap_or_default(),
@@ -117,13 +150,28 @@ pub(super) fn rows(view: &View, service: Option<&str>) -> Vec<ServiceRow> {
                 bytes_in: frontend.counters.bytes_in,
                 bytes_out: frontend.counters.bytes_out,
             },
-            endpoints: endpoints(frontend, name),
+            departed: departed(frontend, &endpoints, &loads),
+            endpoints,
         })
         .collect()
 }
 
+fn departed(frontend: &super::view::Frontend, rows: &[EndpointRow], loads: &Loads) -> Departed {
+    let sum = |of: fn(&EndpointRow) -> u32| rows.iter().map(of).sum::<u32>();
+    let [active, inactive] = loads.all(&frontend.key);
+    Departed {
+        active: active.saturating_sub(sum(|row| row.active)),
+        inactive: inactive.saturating_sub(sum(|row| row.inactive)),
+        flows: frontend.counters.flows.saturating_sub(rows.iter().map(|row| row.flows).sum()),
+    }
+}
+
 /// What the slots hold, in their order, then what was left out.
-fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) -> Vec<EndpointRow> {
+fn endpoints(
+    frontend: &super::view::Frontend,
+    names: Option<&CatalogFrontend>,
+    loads: &Loads,
+) -> Vec<EndpointRow> {
     let named = names.map(|names| names.endpoints.as_slice()).unwrap_or_default();
     let in_slots = frontend.backends.iter().map(|backend| {
         let name = names.and_then(|names| names.endpoint(backend.address));
@@ -142,23 +190,30 @@ fn endpoints(frontend: &super::view::Frontend, names: Option<&CatalogFrontend>) 
             bytes: backend.counters.bytes,
         }
     });
+    let mut seen = BTreeSet::new();
     let has = |address| frontend.backends.iter().any(|backend| backend.address == address);
     let left_out = named
         .iter()
         .filter(|name| !(name.is_used() && has(SocketAddr::new(name.address, name.port))))
-        .map(|name| EndpointRow {
-            address: name.address,
-            port: name.port,
-            cluster: name.cluster.clone(),
-            slice: name.slice.clone(),
-            verdict: name.verdict.clone(),
-            in_maps: false,
-            weight: 0,
-            active: 0,
-            inactive: 0,
-            flows: 0,
-            first_replies: 0,
-            bytes: 0,
+        .map(|name| {
+            let address = SocketAddr::new(name.address, name.port);
+            // Of duplicates, the flows are the first one's.
+            let is_first = seen.insert(address) && !has(address);
+            let [active, inactive] = if is_first { loads.to(&frontend.key, address) } else { [0; 2] };
+            EndpointRow {
+                address: name.address,
+                port: name.port,
+                cluster: name.cluster.clone(),
+                slice: name.slice.clone(),
+                verdict: name.verdict.clone(),
+                in_maps: false,
+                weight: 0,
+                active,
+                inactive,
+                flows: 0,
+                first_replies: 0,
+                bytes: 0,
+            }
         });
     in_slots.chain(left_out).collect()
 }
@@ -200,10 +255,25 @@ fn table(rows: &[ServiceRow]) -> String {
                 endpoint.weight.to_string(),
                 endpoint.active.to_string(),
                 endpoint.inactive.to_string(),
-                endpoint.flows.to_string(),
+                // Nothing holds it any more; it is among those beneath.
+                if endpoint.in_maps { endpoint.flows.to_string() } else { "-".into() },
                 dash(&endpoint.cluster),
                 dash(&endpoint.verdict),
             ]);
+        }
+        if row.departed != Departed::default() {
+            let Departed { active, inactive, flows } = row.departed;
+            let [active, inactive, flows] = [active.to_string(), inactive.to_string(), flows.to_string()];
+            lines.push(cells(&[
+                "",
+                "-> others",
+                "-",
+                &active,
+                &inactive,
+                &flows,
+                "-",
+                "not in the maps any more",
+            ]));
         }
     }
     align(&lines)

@@ -245,8 +245,7 @@ pub(crate) fn dash(text: &str) -> String {
 
 pub(super) fn table(stats: &Stats) -> String {
     if stats.services.is_empty() {
-        return "No frontends: no Service is opted in (annotate one with mcs-proxy.io/enabled: \"true\").\n"
-            .into();
+        return "No frontends; `mcs-proxy services` says why.\n".into();
     }
     let cells = |row: &[&str]| row.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
     let (service, backend): ([&str; 8], [&str; 8]) = if stats.seconds.is_some() {

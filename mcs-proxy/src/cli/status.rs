@@ -3,7 +3,7 @@
 use super::{align::align, report};
 use crate::{
     config::{Output, Places},
-    daemon::socket::{self, Request, Response},
+    daemon::socket::{self, AskError, Request, Response},
     dataplane::pins::{PinDir, Pins, PinsError},
     model::NodeMode,
     observe::{
@@ -22,14 +22,15 @@ use std::time::Duration;
 /// What the daemon says of itself, or what the pins tell of it if none answers; and how bad it is.
 ///
 /// # Errors
-/// The daemon is of another version.
+/// The daemon may not be asked, or is of another version.
 pub fn status(places: &Places, output: Output) -> anyhow::Result<(String, Level)> {
     let run_dir = places.run_dir();
     let status = match socket::ask(&run_dir, &Request::Status) {
         Ok(Response::Status(status)) => *status,
         Ok(Response::Error(error)) => bail!("{error}"),
         Ok(other) => bail!("the daemon is of another version: {other:?}"),
-        Err(error) => without_daemon(places, &format!("{}: {error}", socket::path(&run_dir).display())),
+        Err(denied @ AskError::Denied { .. }) => return Err(denied.into()),
+        Err(absent @ AskError::NoAnswer { .. }) => without_daemon(places, &absent.to_string()),
     };
     let worst = worst(&status.lines);
     let text = match output {
@@ -44,7 +45,7 @@ fn without_daemon(places: &Places, why: &str) -> Status {
     let catalog = Catalog::read(&places.run_dir()).unwrap_or_default();
     let mut lines = vec![Line::failed(
         "daemon",
-        format!("none answers at {why}"),
+        why,
         "start it, or see its log (`kubectl logs`, `journalctl`); what is pinned goes on forwarding meanwhile",
     )];
     let drift = match look(places, &catalog) {

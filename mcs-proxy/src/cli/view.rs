@@ -57,6 +57,8 @@ pub(super) struct FlowView {
     pub(super) backend: SocketAddr,
     pub(super) interface: u32,
     pub(super) idle_seconds: u64,
+    /// One end, or both, have said that they are done.
+    pub(super) is_closing: bool,
     number: u8,
 }
 
@@ -87,7 +89,7 @@ impl View {
         let mut flows = Vec::new();
         let mut note = |tuple: &Tuple, flow: &Flow| {
             let load = loads.entry((flow.backend_id, flow.generation)).or_default();
-            if flow.state.is_closed() || flow.state.is_half_closed() {
+            if is_closing(flow.state) {
                 load.inactive += 1;
             } else {
                 load.active += 1;
@@ -134,6 +136,8 @@ fn frontend(
     dumped: &DumpedFrontend,
     loads: &BTreeMap<(u32, u32), Load>,
 ) -> anyhow::Result<Frontend> {
+    // Before the backends': what is counted between the two looks then seems to be of no backend that is not there.
+    let counters = pins.service_counters(dumped.header.service)?;
     let mut backends: Vec<Backend> = Vec::new();
     for slot in &dumped.slots {
         if let Some(known) = backends.iter_mut().find(|backend| backend.id == slot.backend) {
@@ -169,7 +173,7 @@ fn frontend(
             Algorithm::Maglev => "maglev",
         },
         packets_only: dumped.header.packets_only,
-        counters: pins.service_counters(dumped.header.service)?,
+        counters,
         backends,
     })
 }
@@ -184,8 +188,13 @@ fn flow_view(tuple: &Tuple, flow: &Flow, idle_seconds: u64) -> FlowView {
         backend: SocketAddr::new(flow.backend.to_ip(), flow.backend_port.get()),
         interface: flow.interface,
         idle_seconds,
+        is_closing: is_closing(flow.state),
         number: tuple.protocol,
     }
+}
+
+const fn is_closing(state: FlowState) -> bool {
+    state.is_closed() || state.is_half_closed()
 }
 
 /// As ipvsadm and conntrack call them.

@@ -29,7 +29,7 @@ pub(super) fn watch(places: &Places, asked: &Services) -> anyhow::Result<()> {
         let rows = services::rows(&view, service);
         let next = match asked.list.output {
             Output::Table => {
-                let table = services::listed(&rows, &asked.list, &view)?;
+                let table = services::listed(&rows, places, &asked.list, &view)?;
                 if shown.as_ref() == Some(&table) {
                     std::ops::ControlFlow::Continue(())
                 } else {

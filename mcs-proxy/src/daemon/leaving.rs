@@ -14,6 +14,7 @@ use crate::{
 };
 use std::{
     fs,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -49,6 +50,8 @@ pub(super) struct Leaving {
 pub(super) struct Outlived {
     order: Uninstall,
     flows: Vec<OpenFlow>,
+    /// Why nobody knows of them, if so.
+    uncounted: Option<String>,
 }
 
 /// What a daemon makes in its run directory.
@@ -101,14 +104,14 @@ impl Daemon {
         let now = time::Instant::now();
         leaving.due = (now + LOOK.max(REST * took)).min(leaving.until.max(now + LOOK));
         let is_time = now >= leaving.until;
-        let flows = match found {
-            Ok(flows) => flows,
+        let (flows, uncounted) = match found {
+            Ok(flows) => (flows, None),
             Err(failure) => {
                 error!("{failure:#}; how many connections are open cannot be told");
                 if !is_time {
                     return None;
                 }
-                Vec::new()
+                (Vec::new(), Some(format!("{failure:#}")))
             }
         };
         if !flows.is_empty() && !is_time {
@@ -118,7 +121,7 @@ impl Daemon {
             }
             return None;
         }
-        Some(Outlived { order: leaving.order.clone(), flows })
+        Some(Outlived { order: leaving.order.clone(), flows, uncounted })
     }
 
     /// Takes everything off, reports it, and stays until it is ended, as nobody is to start a daemon anew meanwhile.
@@ -133,7 +136,11 @@ impl Daemon {
         [mut terminate, mut interrupt]: [Signal; 2],
     ) -> anyhow::Result<()> {
         let id = outlived.order.id.clone();
-        let note = self.note(&outlived);
+        let service_of = |vip| self.writer.service_of(vip).map(ToString::to_string);
+        for flow in &outlived.flows {
+            warn!("a connection outlives the drain: {}", named(flow, service_of));
+        }
+        let note = outlived.note(service_of);
         self.take_all_off();
         let Self { pin_dir, run_dir, board, _locks: locks, writer, links, vitals, .. } = self;
         drop((writer, links));
@@ -156,7 +163,7 @@ impl Daemon {
         } else {
             format!("not all could be removed: {}; {note}", failures.join("; "))
         };
-        let is_warning = !is_clean || !outlived.flows.is_empty();
+        let is_warning = !is_clean || !outlived.flows.is_empty() || outlived.uncounted.is_some();
         if is_warning {
             warn!("{note}");
         } else {
@@ -184,19 +191,19 @@ impl Daemon {
         drop(locks);
         ended
     }
+}
 
-    fn note(&self, outlived: &Outlived) -> String {
+impl Outlived {
+    /// What the node reports.
+    fn note(&self, service_of: impl Fn(IpAddr) -> Option<String> + Copy) -> String {
         let version = env!("CARGO_PKG_VERSION");
-        let named = |flow: &OpenFlow| {
-            let service = self.writer.service_of(flow.vip.ip());
-            let service = service.map_or_else(String::new, |service| format!(" ({service})"));
-            format!("{} {} to {}{service}", catalog::protocol_name(flow.protocol), flow.client, flow.vip)
-        };
-        for flow in &outlived.flows {
-            warn!("a connection outlives the drain: {}", named(flow));
+        if let Some(why) = &self.uncounted {
+            return format!(
+                "mcs-proxy {version} has left; whether connections outlived the drain cannot be told: {why}"
+            );
         }
-        let count = outlived.flows.len();
-        let names: Vec<_> = outlived.flows.iter().take(NAMED).map(named).collect();
+        let count = self.flows.len();
+        let names: Vec<_> = self.flows.iter().take(NAMED).map(|flow| named(flow, service_of)).collect();
         let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
         match count {
             0 => format!("mcs-proxy {version} has left; no connection outlived the drain"),
@@ -209,6 +216,11 @@ impl Daemon {
             ),
         }
     }
+}
+
+fn named(flow: &OpenFlow, service_of: impl Fn(IpAddr) -> Option<String>) -> String {
+    let service = service_of(flow.vip.ip()).map_or_else(String::new, |service| format!(" ({service})"));
+    format!("{} {} to {}{service}", catalog::protocol_name(flow.protocol), flow.client, flow.vip)
 }
 
 /// What ours have open, and what those of other layouts have that come to their end behind them.
@@ -228,5 +240,38 @@ fn takes_it_back(event: &Event) -> bool {
         Event::Applied(object) => is(object),
         Event::Replaced(_, objects) => objects.iter().any(is),
         Event::Deleted(..) | Event::Problem(_) | Event::Mended(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mcs_proxy_ebpf::abi::Protocol;
+
+    fn note(flows: u16, uncounted: Option<&str>) -> String {
+        let flow = |port| OpenFlow {
+            protocol: Protocol::Tcp,
+            client: ([10, 12, 0, 9], port).into(),
+            vip: ([10, 13, 0, 1], 80).into(),
+        };
+        let order = Uninstall { id: "1".into(), drain: Duration::ZERO, mode: None };
+        let flows = (1..=flows).map(flow).collect();
+        Outlived { order, flows, uncounted: uncounted.map(str::to_owned) }
+            .note(|_| Some("default/serve".into()))
+    }
+
+    #[test]
+    fn what_outlived_the_drain_is_counted_and_named_and_no_claim_is_made_of_what_could_not_be_read() {
+        assert!(note(0, None).ends_with("no connection outlived the drain"));
+        assert!(
+            note(1, None).ends_with(
+                "a connection outlived the drain: TCP 10.12.0.9:1 to 10.13.0.1:80 (default/serve)"
+            )
+        );
+        let many = note(10, None);
+        assert!(many.contains("10 connections outlived the drain: TCP 10.12.0.9:1 to"), "{many}");
+        assert!(many.ends_with(" and 2 more"), "{many}");
+        let unknown = note(0, Some("map `flows`: no memory"));
+        assert!(unknown.ends_with("cannot be told: map `flows`: no memory"), "{unknown}");
     }
 }

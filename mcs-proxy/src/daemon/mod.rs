@@ -4,6 +4,7 @@ mod drift;
 mod ending;
 mod grace;
 mod health;
+mod heart;
 mod hops;
 mod http;
 pub mod leaving;
@@ -26,7 +27,7 @@ use crate::{
     EBPF_OBJECT,
     config::{Places, Run, SocketPath},
     dataplane::{
-        flows::{Collected, Collector, FlowsError, Heartbeat},
+        flows::{Collected, Collector, FlowsError},
         growth::Growth,
         interfaces::{self, InterfaceEvent, PlaceMap},
         kernel::{KernelDataplane, grace_period},
@@ -139,7 +140,7 @@ struct Daemon {
     predecessors: Vec<Draining>,
     /// Maps that grow, until our programs are everywhere.
     growth: Option<Growth>,
-    heartbeat: Heartbeat,
+    heart: heart::Heart,
     /// What the programs log, if that was asked for.
     logger: Option<logging::ProgramLog>,
     names: names::Names,
@@ -171,6 +172,7 @@ struct Daemon {
     vitals: SharedVitals,
     noted: Option<std::time::Instant>,
     sockets: SocketFacts,
+    sockets_again: Option<sockets::Again>,
     /// When the events were decoded that the maps do not follow yet.
     under_way: Vec<std::time::Instant>,
 }
@@ -206,8 +208,7 @@ impl Daemon {
         predecessors::forget_what_is_of_other_maps(&run_dir, locks.before(), &holder, goes_on);
         locks.sign(&holder, &run_dir);
         // Before any program of ours is on an interface.
-        let heartbeat = Heartbeat::open(&pin_dir)?;
-        heartbeat.beat()?;
+        let heart = heart::Heart::start(&pin_dir)?;
         let flags = Flags {
             cluster_name: run.cluster_name.clone(),
             node_name: run.node_name(),
@@ -245,7 +246,8 @@ impl Daemon {
             adopted,
             "started"
         );
-        let sockets = if bypassed { SocketFacts::Off } else { sockets::serve(&mut programs, &pin_dir, run) };
+        let (sockets, sockets_again) =
+            if bypassed { (SocketFacts::Off, None) } else { sockets::serve(&mut programs, &pin_dir, run) };
         let vitals = Arc::new(Vitals::new(Reach::default()));
         let mut daemon = Self {
             run: run.clone(),
@@ -255,7 +257,7 @@ impl Daemon {
             ending: ending::Ending::start(pin_dir.clone()),
             links: Links::new(programs, pin_dir.clone(), run.hook),
             places: PlaceMap::open(&pin_dir)?,
-            heartbeat,
+            heart,
             predecessors,
             growth,
             pin_dir,
@@ -283,6 +285,7 @@ impl Daemon {
             vitals,
             noted: None,
             sockets,
+            sockets_again,
             under_way: Vec::new(),
         };
         if bypassed {
@@ -331,6 +334,7 @@ impl Daemon {
                 () = at(self.retry_due) => self.commit()?,
                 () = at(self.writer.due().map(Into::into)) => self.commit()?,
                 () = at(self.attach_due) => self.attach_again()?,
+                () = at(self.sockets_again.map(sockets::Again::at)) => self.serve_sockets_again(),
                 Some(written) = finished(self.names.writing()) => {
                     self.names.written(written, &mut self.writer);
                     self.note_names();
@@ -470,6 +474,7 @@ impl Daemon {
             },
             // Answered beside us.
             Request::Status => Response::Error("not of the writer".into()),
+            Request::Drained => Response::Drained(self.writer.drained()),
             Request::Mode(None) => Response::Mode(self.writer.modes()),
             // Noted first: what a restart would forget has not been ordered.
             Request::Mode(Some(order)) => match mode::write(&self.run_dir, order) {
@@ -486,11 +491,12 @@ impl Daemon {
 
     /// # Errors
     /// As [`Self::ensure_pinned`].
-    fn beat(&self) -> anyhow::Result<()> {
-        if let Err(failure) = self.heartbeat.beat() {
+    fn beat(&mut self) -> anyhow::Result<()> {
+        let beaten = self.heart.beat();
+        if beaten.is_err() {
             self.ensure_pinned()?;
-            debug!("{}", with_causes(&failure));
         }
+        self.heart.tell(beaten);
         Ok(())
     }
 

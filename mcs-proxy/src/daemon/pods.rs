@@ -26,7 +26,7 @@ impl Daemon {
         self.bypassed = bypassed;
         if !bypassed {
             info!("no longer bypassed");
-            self.sockets = sockets::serve(self.links.programs(), &self.pin_dir, &self.run);
+            self.serve_sockets();
             return self.pods.clone().iter().try_for_each(|(&index, name)| self.attach(index, name));
         }
         self.take_all_off();
@@ -116,11 +116,12 @@ impl Daemon {
                 self.ensure_pinned()?;
                 // Told once; tried again until it succeeds or the interface goes.
                 if self.unattached.insert(index, name.to_owned()).is_none() {
-                    error!(
-                        interface = name,
-                        "{}; until that ends its pod is not served by us",
-                        with_causes(&failure)
-                    );
+                    let meanwhile = if self.links.has_both(index) {
+                        "an earlier daemon's programs serve its pod"
+                    } else {
+                        "its pod is not served by us"
+                    };
+                    error!(interface = name, "{}; until that ends {meanwhile}", with_causes(&failure));
                 }
                 self.attach_due = Some(time::Instant::now() + RETRY_DELAY);
                 return Ok(());
@@ -133,7 +134,9 @@ impl Daemon {
     pub(super) fn attach_again(&mut self) -> anyhow::Result<()> {
         self.attach_due = None;
         let unattached = self.unattached.clone();
-        unattached.iter().try_for_each(|(&index, name)| self.attach(index, name))
+        unattached.iter().try_for_each(|(&index, name)| self.attach(index, name))?;
+        self.finish_growth();
+        Ok(())
     }
 
     fn detach(&mut self, index: u32) {

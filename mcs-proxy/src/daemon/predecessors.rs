@@ -115,8 +115,11 @@ impl Daemon {
         }
     }
 
-    /// Our programs are everywhere.
+    /// Once our programs are everywhere.
     pub(super) fn finish_growth(&mut self) {
+        if !self.unattached.is_empty() {
+            return;
+        }
         let Some(growth) = self.growth.take() else { return };
         match growth.finish(&self.pin_dir) {
             Ok(()) => info!("maps are larger than before, and hold what the smaller ones held"),

@@ -6,7 +6,7 @@
 use crate::{
     explain::{Explanation, Query},
     model::NodeMode,
-    observe::{mode::Modes, status::Status},
+    observe::{drained::Drained, mode::Modes, status::Status},
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,8 @@ pub enum Request {
     Explain(Query),
     /// Orders a mode on this node, if one is named, and asks which one holds.
     Mode(Option<NodeMode>),
+    /// What the mode keeps from new flows.
+    Drained,
     /// How the daemon is. Answered beside the writer's task, which may hang.
     Status,
 }
@@ -51,6 +53,7 @@ pub enum Request {
 pub enum Response {
     Explained(Box<Explanation>),
     Mode(Modes),
+    Drained(Drained),
     Status(Box<Status>),
     Error(String),
 }
@@ -130,7 +133,7 @@ async fn converse_in_time(
             let told = task::spawn_blocking(move || onlooker()).await;
             told.unwrap_or_else(|error| Response::Error(error.to_string()))
         }
-        Ok(request @ (Request::Explain(_) | Request::Mode(_))) => {
+        Ok(request @ (Request::Explain(_) | Request::Mode(_) | Request::Drained)) => {
             let (answer, answered) = oneshot::channel();
             let sent = to_writer.send((request, answer)).await;
             match sent {
@@ -145,13 +148,40 @@ async fn converse_in_time(
     writer.write_all(&text).await
 }
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Whether a daemon runs is then not known.
+    #[error("{path}: permission denied: run as root, as with sudo")]
+    Denied { path: PathBuf },
+    #[error("no daemon answers at {path}: {source}")]
+    NoAnswer { path: PathBuf, source: io::Error },
+}
+
+impl AskError {
+    /// Of something in the run directory.
+    #[must_use]
+    pub fn of(path: PathBuf, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            Self::Denied { path }
+        } else {
+            Self::NoAnswer { path, source }
+        }
+    }
+}
+
 /// Asks the daemon of a run directory.
 ///
 /// # Errors
-/// None answers.
-pub fn ask(run_dir: &Path, request: &Request) -> io::Result<Response> {
+/// None answers, or we may not ask.
+pub fn ask(run_dir: &Path, request: &Request) -> Result<Response, AskError> {
+    let path = path(run_dir);
+    exchange(&path, request).map_err(|source| AskError::of(path, source))
+}
+
+fn exchange(path: &Path, request: &Request) -> io::Result<Response> {
     use io::{BufRead as _, Write as _};
-    let mut stream = std::os::unix::net::UnixStream::connect(path(run_dir))?;
+    let mut stream = std::os::unix::net::UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_string(request)?;

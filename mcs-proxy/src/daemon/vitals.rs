@@ -89,6 +89,7 @@ impl Daemon {
             facts.awaited = writer.awaited;
             facts.modes = Some(writer.modes);
             facts.problems = writer.problems;
+            facts.first_problems = writer.first_problems;
             facts.misnamed = writer.misnamed;
             facts.rejected = writer.rejected;
             if is_settled || !facts.tables.is_empty() {

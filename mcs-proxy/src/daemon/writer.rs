@@ -13,11 +13,15 @@ use crate::{
     desired::{Changes, Family, Flags, FrontendKey, Resolver},
     explain::{Explanation, Known, Query, answer},
     health::{Findings, Watch},
-    model::{Ledger, Limits, Model, NamespacedName, NodeMode, ObjectKind, ProblemTracker, Uninstall},
+    model::{
+        Ledger, Limits, Model, NamespacedName, NodeMode, ObjectKind, Problem, ProblemTracker, Uninstall,
+    },
     observe::{
         catalog::{Batch, Journal},
+        drained::Drained,
         events::Board,
         mode::Modes,
+        with_causes,
     },
     source::Event,
 };
@@ -35,6 +39,9 @@ use tracing::{error, info, warn};
 pub struct Writer<D> {
     dataplane: D,
     table: Table,
+    /// A step was refused, and what the maps hold since could not be read: the table is of what was planned.
+    unread: bool,
+    reserved: Vec<Address>,
     model: Model,
     grace: Grace,
     resolver: Resolver,
@@ -44,6 +51,8 @@ pub struct Writer<D> {
     /// Services that changed since the last commit.
     affected: BTreeSet<NamespacedName>,
     phase: Phase,
+    /// The maps have held what the sources told.
+    has_programmed: bool,
     /// What did not fit at the last attempt, so that each is logged once.
     rejected: BTreeMap<FrontendKey, CapacityError>,
     /// Maps that are too small for all that is wanted, as they were told last.
@@ -67,6 +76,8 @@ pub struct WriterFacts {
     pub awaited: Vec<ObjectKind>,
     pub modes: Modes,
     pub problems: usize,
+    /// The first few of them.
+    pub first_problems: Vec<Problem>,
     /// What importers call this cluster, if that is not `--cluster-name`.
     pub misnamed: Option<String>,
     /// Frontends that do not fit, a sentence each.
@@ -89,6 +100,9 @@ enum Phase {
     /// The maps hold the desired state but for what `affected` says.
     Synced,
 }
+
+/// So many problems are told of by `status`; the log and Events tell of all.
+const SHOWN: usize = 5;
 
 /// How many frontends are entered at a time, when all are.
 const PART: usize = 256;
@@ -142,6 +156,8 @@ impl<D: Dataplane> Writer<D> {
         Ok(Self {
             dataplane,
             table,
+            unread: false,
+            reserved: reserved.to_vec(),
             model,
             grace: Grace::new(Duration::ZERO),
             resolver: Resolver::new(flags),
@@ -149,6 +165,7 @@ impl<D: Dataplane> Writer<D> {
             board: None,
             affected: BTreeSet::new(),
             phase: Phase::Waiting,
+            has_programmed: false,
             rejected: BTreeMap::new(),
             shortages: Vec::new(),
             transactions: 0,
@@ -202,6 +219,12 @@ impl<D: Dataplane> Writer<D> {
             }
             (true, NodeMode::Drain | NodeMode::Bypass) | (false, _) => Modes { settings, node },
         }
+    }
+
+    /// What the mode keeps from new flows on this node.
+    #[must_use]
+    pub fn drained(&self) -> Drained {
+        Drained::of(&self.model, self.modes(), self.resolver.flags().all_services)
     }
 
     /// Whether the maps hold what is wanted.
@@ -283,9 +306,14 @@ impl<D: Dataplane> Writer<D> {
         }
         self.journal.note(&changes);
         self.report_problems();
-        let all = self.phase != Phase::Synced;
-        let plan = match self.phase {
+        let phase = self.phase;
+        let all = phase != Phase::Synced;
+        let plan = match phase {
             Phase::Synced if changes.is_empty() => return Commit::Idle,
+            Phase::Waiting | Phase::Resync if !self.read_maps() => {
+                self.phase = Phase::Resync;
+                None
+            }
             // Any change may have made room for what did not fit before.
             Phase::Synced if self.rejected.is_empty() => {
                 Some(self.table.plan(&changes.upserts, &changes.removals))
@@ -296,7 +324,7 @@ impl<D: Dataplane> Writer<D> {
                 Err(Stopped::Failed) => None,
             },
         };
-        let committed = plan.map_or(Commit::Failed, |plan| self.run(plan, &changes, first));
+        let committed = plan.map_or(Commit::Failed, |plan| self.run(plan, &changes));
         if all {
             self.watching.follow_all(self.resolver.desired(), &self.table);
         } else {
@@ -329,7 +357,7 @@ impl<D: Dataplane> Writer<D> {
         self.transactions += 1;
         self.backends_went |= plan.transaction.iter().any(lets_a_backend_go);
         if let Err(failure) = self.dataplane.run(&plan.transaction) {
-            error!("{failure}; the maps stay as they are and all of it is tried again");
+            error!("{}; the maps stay as they are and all of it is tried again", with_causes(&failure));
             self.start_over();
             return false;
         }
@@ -341,11 +369,12 @@ impl<D: Dataplane> Writer<D> {
         true
     }
 
-    fn run(&mut self, plan: Plan, changes: &Changes, first: bool) -> Commit {
+    fn run(&mut self, plan: Plan, changes: &Changes) -> Commit {
         if !self.execute(&plan) {
             return Commit::Failed;
         }
         self.phase = Phase::Synced;
+        let first = !std::mem::replace(&mut self.has_programmed, true);
         self.report_rejected(plan.rejected);
         Commit::Programmed(Summary {
             first,
@@ -372,7 +401,8 @@ impl<D: Dataplane> Writer<D> {
     /// Whether a grace period is to be waited for, elsewhere than here, as changes must not wait for it.
     #[must_use]
     pub fn wants_grace(&self) -> Option<GraceBegun> {
-        self.table.wants_reclaim().then_some(GraceBegun { transactions: self.transactions })
+        let wanted = !self.unread && self.table.wants_reclaim();
+        wanted.then_some(GraceBegun { transactions: self.transactions })
     }
 
     /// Frees what was let go of before the grace period, which is over. `false`: there were changes since it began, and it
@@ -396,6 +426,7 @@ impl<D: Dataplane> Writer<D> {
             awaited: self.model.awaited().collect(),
             modes: self.modes(),
             problems: self.tracker.count(),
+            first_problems: self.tracker.iter().take(SHOWN).cloned().collect(),
             misnamed: self.model.misnamed().map(str::to_owned),
             rejected: self.rejected.iter().map(rejected).collect(),
         }
@@ -439,11 +470,14 @@ impl<D: Dataplane> Writer<D> {
         &mut self.table
     }
 
-    /// Carries out a transaction that [`Self::table`] has planned.
+    /// Carries out a transaction that [`Self::table`] has planned; none while nobody knows what the maps hold.
     pub fn carry_out(&mut self, transaction: &[Operation]) {
+        if self.unread {
+            return;
+        }
         self.transactions += 1;
         if let Err(failure) = self.dataplane.run(transaction) {
-            error!("{failure}; all of it is tried again");
+            error!("{}; all of it is tried again", with_causes(&failure));
             self.start_over();
         }
     }
@@ -454,10 +488,28 @@ impl<D: Dataplane> Writer<D> {
         } else {
             Phase::Resync
         };
-        match self.dataplane.dump() {
-            Ok(dump) => self.table = Table::recover(&dump),
-            Err(failure) => error!("{failure}; cannot tell what the maps hold"),
+        self.unread = true;
+        self.read_maps();
+    }
+
+    /// Learns what the maps hold, if that is not known. `false`: it still is not.
+    fn read_maps(&mut self) -> bool {
+        if self.unread {
+            match self.dataplane.dump() {
+                Ok(dump) => {
+                    self.table = Table::recover(&dump);
+                    self.table.reserve(&self.reserved);
+                    self.unread = false;
+                }
+                Err(failure) => {
+                    error!(
+                        "{}; cannot tell what the maps hold, which is tried again; they stay as they are",
+                        with_causes(&failure)
+                    );
+                }
+            }
         }
+        !self.unread
     }
 
     fn report_problems(&mut self) {

@@ -5,13 +5,17 @@ use crate::{
     model::ObjectKind,
     source::{Object, decode},
 };
-use mcs_proxy_ebpf::abi::{Algorithm, MapSizes, Protocol};
+use mcs_proxy_ebpf::abi::{Algorithm, Direction, MapSizes, Protocol};
 use serde_json::json;
 use std::time::Duration;
 
 const SIZES: MapSizes = MapSizes { frontends: 8, elements: 32, backend_ids: 16, ..MapSizes::DEFAULT };
 
 fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
+    writer_reserving(dataplane, &[])
+}
+
+fn writer_reserving(dataplane: FakeDataplane, reserved: &[Address]) -> Writer<FakeDataplane> {
     let flags = Flags {
         cluster_name: "member2".into(),
         node_name: "member2-node-1".into(),
@@ -20,7 +24,7 @@ fn writer(dataplane: FakeDataplane) -> Writer<FakeDataplane> {
         tier_hold: Duration::ZERO,
         eject_unanswered: false,
     };
-    Writer::new(dataplane, Model::default(), flags, &[]).unwrap()
+    Writer::new(dataplane, Model::default(), flags, reserved).unwrap()
 }
 
 fn service(name: &str, vip: &str) -> Object {
@@ -63,11 +67,15 @@ fn synced(objects: [(ObjectKind, Vec<Object>); 2]) -> Writer<FakeDataplane> {
     writer
 }
 
-fn story() -> Writer<FakeDataplane> {
-    synced([
+fn one_service() -> [(ObjectKind, Vec<Object>); 2] {
+    [
         (ObjectKind::Service, vec![service("serve", "10.13.181.116")]),
         (ObjectKind::EndpointSlice, vec![slice("serve", &["10.10.0.6"])]),
-    ])
+    ]
+}
+
+fn story() -> Writer<FakeDataplane> {
+    synced(one_service())
 }
 
 #[test]
@@ -133,6 +141,85 @@ fn a_refusal_at_any_step_leaves_the_maps_consistent_and_is_made_good() {
         assert_eq!(backends(&writer, "10.13.181.116").unwrap(), ["10.12.0.6"]);
         assert_eq!(backends(&writer, "10.13.0.9").unwrap(), ["10.10.0.7"]);
     }
+}
+
+/// What the table has planned is not what the maps hold then.
+#[test]
+fn a_refusal_after_which_the_maps_cannot_be_read_is_made_good_once_they_can() {
+    for step in 0.. {
+        let mut writer = story();
+        writer.dataplane.fail_at(step);
+        writer.dataplane.fail_dumps(2);
+        writer.take(Event::Applied(service("other", "10.13.0.9")), Instant::now());
+        writer.take(Event::Applied(slice("other", &["10.10.0.7"])), Instant::now());
+        writer.take(
+            Event::Deleted(ObjectKind::Service, NamespacedName::new("default", "serve")),
+            Instant::now(),
+        );
+        let commit = writer.commit(Instant::now());
+        if matches!(commit, Commit::Programmed(_)) {
+            assert!(step > 0);
+            return;
+        }
+        let done = writer.dataplane.done();
+        assert_eq!(commit, Commit::Failed);
+        assert_eq!(writer.commit(Instant::now()), Commit::Failed, "step {step}");
+        assert!(writer.needs_retry());
+        assert_eq!(writer.wants_grace(), None, "nobody knows what was let go of");
+        writer.carry_out(&[Operation::GracePeriodOver]);
+        assert_eq!(writer.dataplane.done(), done, "step {step}: written without knowing what is there");
+        assert_programmed(&mut writer);
+        assert_eq!(backends(&writer, "10.13.181.116"), None, "step {step}");
+        assert_eq!(backends(&writer, "10.13.0.9").unwrap(), ["10.10.0.7"], "step {step}");
+        assert!(!writer.needs_retry());
+    }
+}
+
+#[test]
+fn the_first_commit_that_succeeds_is_told_as_the_first_whatever_was_refused_before() {
+    for unreadable in [0, 2] {
+        let mut writer = writer(FakeDataplane::new(&SIZES));
+        writer.dataplane.fail_at(0);
+        writer.dataplane.fail_dumps(unreadable);
+        for (kind, objects) in one_service() {
+            writer.take(Event::Replaced(kind, objects), Instant::now());
+        }
+        assert_eq!(writer.commit(Instant::now()), Commit::Failed);
+        let is_first = loop {
+            match writer.commit(Instant::now()) {
+                Commit::Failed => assert!(writer.needs_retry()),
+                Commit::Programmed(summary) => break summary.first,
+                Commit::Idle => panic!("{unreadable}: nothing to do"),
+            }
+        };
+        assert!(is_first, "{unreadable}");
+        writer.take(Event::Applied(slice("serve", &["10.10.0.7"])), Instant::now());
+        let Commit::Programmed(summary) = writer.commit(Instant::now()) else { panic!("{unreadable}") };
+        assert!(!summary.first, "{unreadable}");
+    }
+}
+
+/// Whose bit is cleared, its answers are not looked at.
+#[test]
+fn reserved_addresses_stay_looked_at_after_a_refusal() {
+    let reserved = Address::from("10.13.255.1".parse::<IpAddr>().unwrap());
+    let mut writer = writer_reserving(FakeDataplane::new(&SIZES), &[reserved]);
+    for (kind, objects) in one_service() {
+        writer.take(Event::Replaced(kind, objects), Instant::now());
+    }
+    assert_programmed(&mut writer);
+    assert!(writer.dataplane.is_hot(Direction::FromPod, &reserved));
+    writer.dataplane.fail_at(0);
+    writer.take(Event::Applied(slice("serve", &["10.10.0.7"])), Instant::now());
+    assert_eq!(writer.commit(Instant::now()), Commit::Failed);
+    assert_programmed(&mut writer);
+    // As when all flows have been looked through.
+    let begun = writer.wants_grace().unwrap();
+    assert!(writer.reclaim(begun));
+    let mark = writer.table().linger_mark();
+    let transaction = writer.table().release_hot(&mark, &BTreeSet::new());
+    writer.carry_out(&transaction);
+    assert!(writer.dataplane.is_hot(Direction::FromPod, &reserved));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use super::{Dataplane, DataplaneError, Dump, FlowRef, Operation};
 use mcs_proxy_ebpf::abi::{
-    Address, BackendState, Direction, Element, FrontendWord, HOT_WORDS, Header, Liveness, MapSizes,
+    Address, BackendState, Direction, Element, FrontendWord, HOT_WORDS, Header, Liveness, MapName, MapSizes,
     ServiceKey, Slot, VIP_WHOLE, VipFlags, hot_bit,
 };
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     io,
 };
@@ -26,6 +27,8 @@ pub struct FakeDataplane {
     unpublished: BTreeMap<u32, u32>,
     was_reset: BTreeSet<u32>,
     fail_at: Option<usize>,
+    /// Dumps that fail from now on.
+    failing_dumps: Cell<u32>,
     done: usize,
 }
 
@@ -65,6 +68,7 @@ impl FakeDataplane {
             unpublished: BTreeMap::new(),
             was_reset: BTreeSet::new(),
             fail_at: None,
+            failing_dumps: Cell::new(0),
             done: 0,
         }
     }
@@ -78,6 +82,11 @@ impl FakeDataplane {
     /// The `n`th operation from now (0: the next one) fails, and does nothing.
     pub fn fail_at(&mut self, n: usize) {
         self.fail_at = Some(self.done + n);
+    }
+
+    /// So many dumps fail from now on.
+    pub fn fail_dumps(&mut self, number: u32) {
+        self.failing_dumps.set(number);
     }
 
     /// What the flow maps refer to: shows up in dumps, and must keep its bits of `hot`.
@@ -321,6 +330,14 @@ impl Dataplane for FakeDataplane {
     }
 
     fn dump(&self) -> Result<Dump, DataplaneError> {
+        if let Some(rest) = self.failing_dumps.get().checked_sub(1) {
+            self.failing_dumps.set(rest);
+            return Err(DataplaneError {
+                map: MapName::Services.as_str(),
+                action: "reading all entries".into(),
+                source: io::Error::other("told to fail"),
+            });
+        }
         Ok(Dump {
             services: self.services.clone(),
             vips: self.vips.clone(),

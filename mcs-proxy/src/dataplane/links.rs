@@ -106,17 +106,27 @@ impl Links {
         &mut self.programs
     }
 
-    /// Puts both programs on an interface, or renews those that are there. `name` is for people; it may be out of date.
+    /// Whether an interface has both programs, be it an earlier daemon's: those that could not be renewed go on.
+    #[must_use]
+    pub fn has_both(&self, ifindex: u32) -> bool {
+        ORDER.iter().all(|&direction| self.pins.link(ifindex, direction).exists())
+    }
+
+    /// Puts both programs on an interface, or renews those that are there. `name` is for people; it may be out of date. Of
+    /// programs that cannot be renewed, both stay as they are: they serve by the same maps.
     pub fn attach(&mut self, ifindex: u32, name: &str) -> Result<Attachment, LinkError> {
+        let had_both = self.has_both(ifindex);
         let mut attachment = Attachment::Replaced;
         for direction in ORDER {
             match self.attach_one(ifindex, direction) {
                 Ok(Attachment::Replaced) => {}
                 Ok(Attachment::New) => attachment = Attachment::New,
                 Err(error) => {
-                    // One direction alone would leave answers, or worse requests, untranslated.
                     self.attached.insert(ifindex, name.to_owned());
-                    self.detach(ifindex)?;
+                    // One direction alone would leave answers, or worse requests, untranslated.
+                    if !(had_both && self.has_both(ifindex)) {
+                        self.detach(ifindex)?;
+                    }
                     return Err(error);
                 }
             }
@@ -181,9 +191,14 @@ impl Links {
                 let info = sys::tcx_link_info(link.as_fd()).map_err(tcx_error)?;
                 let is_this = info
                     .is_some_and(|info| info.ifindex == ifindex && info.attach_type == tcx(direction) as u32);
-                // ENOLINK: the interface went between the two calls.
-                if is_this && sys::link_update(link.as_fd(), program).is_ok() {
-                    return Ok(Attachment::Replaced);
+                if is_this {
+                    match sys::link_update(link.as_fd(), program) {
+                        Ok(()) => return Ok(Attachment::Replaced),
+                        // The interface went between the two calls, or somebody has detached the link.
+                        Err(error) if matches!(error.errno(), Some(libc::ENOLINK | libc::ENOENT)) => {}
+                        // What is there goes on.
+                        Err(source) => return Err(LinkError::Tcx { ifindex, direction, source }),
+                    }
                 }
                 unpin(&path)?;
             }

@@ -51,7 +51,7 @@ pub enum PinsError {
          with another --pin-dir"
     )]
     NothingPinned { path: PathBuf },
-    #[error("{path}: permission denied: run as root")]
+    #[error("{path}: permission denied: run as root, as with sudo")]
     Denied { path: PathBuf },
     #[error("map `{map}`: {source}")]
     Read { map: &'static str, source: MapError },

@@ -473,8 +473,11 @@ pub fn update_batch<K: Pod, V: Pod>(
     keys: &[K],
     values: &[V],
 ) -> std::result::Result<(), BatchError> {
-    check_sizes(map, size_of::<K>(), size_of::<V>()).map_err(|error| BatchError { at: 0, error })?;
     let count = keys.len().min(values.len());
+    if count == 0 {
+        return Ok(());
+    }
+    check_sizes(map, size_of::<K>(), size_of::<V>()).map_err(|error| BatchError { at: 0, error })?;
     // SAFETY: both slices have `count` elements of the sizes that the map has, as checked above.
     unsafe { write_batch(map, keys.as_ptr().cast(), values.as_ptr().cast(), count) }
 }

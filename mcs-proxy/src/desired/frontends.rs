@@ -9,11 +9,11 @@ use super::{
 };
 use crate::model::{
     EndpointSlice, MinReady, Mode, ObjectKind, ObjectRef, Problem, Refusal, Service, ServicePort,
-    SessionAffinity, SourceCluster, Tier, TrafficPolicy,
+    SessionAffinity, SourceCluster, Tier, Tiers, TrafficPolicy,
 };
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{IpAddr, SocketAddr},
 };
@@ -66,10 +66,9 @@ pub(super) fn decide<'a>(
     }
     if !frontends.is_empty() {
         problems.extend(rejected.problems());
-        problems.extend(slices.clone().filter_map(|slice| import_from_ourselves(slice, context.flags)));
-        if service.clusters.is_some() {
-            problems.extend(slices.filter_map(unreachable_by_name));
-        }
+        problems.extend(slices.filter_map(|slice| import_from_ourselves(slice, context.flags)));
+        problems.extend(unnamed_node(service, context.flags));
+        problems.extend(unknown_clusters(service, context));
     }
     problems.sort();
     problems.dedup();
@@ -247,16 +246,48 @@ fn import_from_ourselves(slice: &EndpointSlice, flags: &Flags) -> Option<Problem
     })
 }
 
-/// A cluster whose name is a word of `mcs-proxy.io/clusters`.
-fn unreachable_by_name(slice: &EndpointSlice) -> Option<Problem> {
-    let SourceCluster::Remote(name) = &slice.source else { return None };
-    matches!(&**name, "local" | "others").then(|| Problem {
-        object: slice_reference(slice),
-        field: "metadata".into(),
-        message: format!("the cluster it comes from is called `{name}`, which means something else in mcs-proxy.io/clusters"),
-        remedy: "its endpoints are among `others` there; give the cluster another name".into(),
+/// `internalTrafficPolicy: Local` where nobody said which node this is.
+fn unnamed_node(service: &Service, flags: &Flags) -> Option<Problem> {
+    let is_local = service.internal_traffic_policy == TrafficPolicy::Local;
+    (is_local && flags.node_name.is_empty()).then(|| Problem {
+        object: reference(service),
+        field: "spec.internalTrafficPolicy".into(),
+        message: "`Local` keeps to the endpoints of this node, and no --node-name says which one it is"
+            .into(),
+        remedy: "no endpoint is used; name the node as its cluster does (--node-name, or NODE_NAME)".into(),
     })
 }
+
+/// Clusters that the tiers name and that nobody knows: a slip, or they are yet to come. It names those that are known, but as
+/// what to do: what is wrong stays the same whoever comes and goes.
+fn unknown_clusters(service: &Service, context: &Context<'_>) -> Vec<Problem> {
+    let Context { flags, settings, clusters, .. } = context;
+    let is_known =
+        |name: &str| name == flags.cluster_name || clusters.has(name) || settings.clusters.contains_key(name);
+    let names = service.clusters.iter().flat_map(Tiers::names);
+    let unknown: Vec<&str> = names.filter(|name| !is_known(name)).collect();
+    if unknown.is_empty() {
+        return Vec::new();
+    }
+    let mut known: BTreeSet<&str> =
+        clusters.names().chain(settings.clusters.keys().map(String::as_str)).collect();
+    known.insert(&flags.cluster_name);
+    let more = match known.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let known = known.into_iter().take(LISTED).collect::<Vec<_>>().join(", ");
+    let problem = |name| Problem {
+        object: reference(service),
+        field: "metadata.annotations[mcs-proxy.io/clusters]".into(),
+        message: format!("no cluster called `{name}` is known"),
+        remedy: format!("it gets its new flows once there is one; known are {known}{more}"),
+    };
+    unknown.into_iter().map(problem).collect()
+}
+
+/// So many clusters' names are listed.
+const LISTED: usize = 10;
 
 fn repeated_port(service: &Service, port: usize, key: FrontendKey) -> Problem {
     Problem {

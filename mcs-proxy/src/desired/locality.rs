@@ -12,7 +12,10 @@ pub(super) fn keep_to_this_node(candidates: &mut [Candidate<'_>], here: Here<'_>
     for candidate in candidates.iter_mut().filter(|candidate| candidate.is_in_question()) {
         let node = candidate.endpoint.node_name();
         if !candidate.is_local() || node != Some(here.node) {
-            candidate.verdict = EndpointVerdict::OtherNode;
+            // Whose node it is in another cluster does not matter; of ours nobody can tell.
+            let unnamed = here.node.is_empty() && candidate.is_local();
+            candidate.verdict =
+                if unnamed { EndpointVerdict::NodeUnnamed } else { EndpointVerdict::OtherNode };
         }
     }
 }

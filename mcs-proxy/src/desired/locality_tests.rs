@@ -1,5 +1,8 @@
 use crate::{
-    desired::testing::{verdicts, verdicts_by},
+    desired::{
+        Flags,
+        testing::{decided_with, flags, verdicts, verdicts_by},
+    },
     model::{
         ClusterSettings, EndpointSlice, Hints, Place, Service, Settings, Tiers, TrafficPolicy, Zones,
         testing::{endpoint, service, slice},
@@ -140,4 +143,23 @@ fn internal_traffic_policy_local_keeps_to_this_nodes_own_pods() {
     assert_eq!(told(&local, &[ours.clone(), imports.clone()]), "other node; used (terminating); other node");
     ours.endpoints[1].place = None;
     assert_eq!(told(&local, &[ours, imports]), "other node; other node; other node");
+}
+
+#[test]
+fn a_local_service_on_a_node_without_a_name_says_what_is_missing() {
+    let local = Service { internal_traffic_policy: TrafficPolicy::Local, ..service("serve", "10.13.0.1") };
+    let slices = [hinted("local", &[("ready", "", "")]), hinted("member1", &[("ready", "", "")])];
+    let unnamed = Flags { node_name: String::new(), ..flags() };
+    let (standings, now) = (std::collections::BTreeMap::new(), std::time::Instant::now());
+    let decision = decided_with(&local, &slices, &unnamed, &standings, now);
+    let told = crate::desired::testing::told(&decision);
+    assert_eq!(told_of(&told), "this node unnamed; other node");
+    let [problem] = decision.problems.as_slice() else { panic!("{:?}", decision.problems) };
+    let said = problem.to_string();
+    assert!(said.starts_with("Service default/serve: spec.internalTrafficPolicy:"), "{said}");
+    assert!(said.contains("no --node-name says which one it is"), "{said}");
+    let named = decided_with(&local, &slices, &flags(), &standings, now);
+    assert_eq!(named.problems, []);
+    let everywhere = service("serve", "10.13.0.1");
+    assert_eq!(decided_with(&everywhere, &slices, &unnamed, &standings, now).problems, []);
 }

@@ -27,7 +27,7 @@ pub use opt_in::is_ours;
 pub use outages::{Family, Outages, Watched};
 pub use resolver::{Changes, Resolver};
 
-use crate::model::{Mode, NamespacedName, Refusal, Settings, SourceCluster, Surroundings};
+use crate::model::{Clusters, Mode, NamespacedName, Refusal, Settings, SourceCluster, Surroundings};
 use mcs_proxy_ebpf::abi::{Algorithm, Protocol};
 use std::{
     collections::BTreeMap,
@@ -64,6 +64,8 @@ struct Context<'a> {
     here: Here<'a>,
     surroundings: &'a Surroundings,
     settings: &'a Settings,
+    /// The other ones.
+    clusters: &'a Clusters,
     /// On this node.
     mode: Mode,
     outages: &'a Outages,
@@ -179,6 +181,8 @@ pub enum EndpointVerdict {
     OtherTier,
     /// `internalTrafficPolicy: Local` or hints for nodes, and it is not this node's.
     OtherNode,
+    /// `internalTrafficPolicy: Local`, and nobody said which node this is.
+    NodeUnnamed,
     /// Hints for zones, and it is not this zone's.
     OtherZone,
     /// An import, and this cluster's hints give this node endpoints of its own.
@@ -210,6 +214,7 @@ impl EndpointVerdict {
             | Self::InNoTier
             | Self::OtherTier
             | Self::OtherNode
+            | Self::NodeUnnamed
             | Self::OtherZone
             | Self::LocalFirst
             | Self::ShareTooSmall
@@ -237,6 +242,7 @@ impl EndpointVerdict {
             Self::InNoTier => "in no tier",
             Self::OtherTier => "other tier",
             Self::OtherNode => "other node",
+            Self::NodeUnnamed => "this node unnamed",
             Self::OtherZone => "other zone",
             Self::LocalFirst => "local hints first",
             Self::ShareTooSmall => "share below one slot",

@@ -154,6 +154,7 @@ const fn could_take_flows(verdict: EndpointVerdict) -> bool {
         | EndpointVerdict::Rejected(_)
         | EndpointVerdict::InNoTier
         | EndpointVerdict::OtherNode
+        | EndpointVerdict::NodeUnnamed
         | EndpointVerdict::OtherZone
         | EndpointVerdict::ClusterDrained
         | EndpointVerdict::ClusterDropped => false,

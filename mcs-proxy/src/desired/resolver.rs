@@ -223,6 +223,7 @@ impl Resolver {
             },
             surroundings: model.surroundings(),
             settings: model.settings(),
+            clusters: model.clusters(),
             mode: model.mode(),
             outages: &self.outages,
             standings: self.standings.get(key).unwrap_or(NONE),

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     desired::testing::flags,
     model::{
-        EndpointSlice, ObjectKind, OptIn, Service, ServicePort,
+        EndpointSlice, ObjectKind, OptIn, ProblemChanges, Service, ServicePort, Tiers,
         testing::{cases, endpoint, key, service, slice},
     },
     source::{Event, Object},
@@ -34,6 +34,12 @@ impl Core {
         self.apply(Event::Applied(Object::EndpointSlice(slice)))
     }
 
+    /// What came and went of problems with the Services themselves.
+    fn news(&mut self) -> [Vec<String>; 2] {
+        let [ProblemChanges { came, went }, _] = self.resolver.take_problem_changes();
+        [came, went].map(|problems| problems.iter().map(ToString::to_string).collect())
+    }
+
     fn owners(&self) -> Vec<String> {
         self.resolver
             .desired()
@@ -49,6 +55,29 @@ impl Core {
 
 fn vip(text: &str) -> FrontendKey {
     FrontendKey { vip: text.parse().unwrap(), port: 80, protocol: Protocol::Tcp }
+}
+
+#[test]
+fn a_cluster_that_nobody_knows_is_told_of_once_and_solved_when_it_comes_with_anybodys_slice() {
+    let mut core = Core::new();
+    for kind in [ObjectKind::Service, ObjectKind::EndpointSlice] {
+        core.apply(Event::Replaced(kind, Vec::new()));
+    }
+    let clusters = Some(Tiers::parse("membr1,others").unwrap());
+    core.put(Service { clusters, ..service("serve", "10.13.0.1") });
+    let [came, went] = core.news();
+    assert!(came.len() == 1 && came[0].contains("no cluster called `membr1` is known"), "{came:?}");
+    assert_eq!(went, Vec::<String>::new());
+    let own = |addresses: &[&str]| slice("a", "serve", "local", addresses);
+    for addresses in [&["10.12.0.6"][..], &["10.12.0.6", "10.12.0.7"], &[]] {
+        core.put_slice(own(addresses));
+        assert_eq!(core.news(), [Vec::<String>::new(), Vec::new()], "{addresses:?}");
+    }
+    // Of another Service.
+    core.put_slice(slice("b", "other", "membr1", &["10.10.0.6"]));
+    assert_eq!(core.news(), [Vec::new(), came.clone()]);
+    core.apply(Event::Deleted(ObjectKind::EndpointSlice, key("b")));
+    assert_eq!(core.news(), [came, Vec::new()]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{
     frontends::{Decision, decide},
     tiers::Standing,
 };
-use crate::model::{EndpointSlice, Service, Settings, Surroundings};
+use crate::model::{Clusters, EndpointSlice, Service, Settings, Surroundings};
 use mcs_proxy_ebpf::abi::Algorithm;
 use std::{
     collections::BTreeMap,
@@ -49,9 +49,27 @@ pub(super) fn decided_without<'a>(
     let here = Here { node: &flags.node_name, zone: Some("a") };
     let (standings, now) = (&BTreeMap::new(), Instant::now());
     let mode = settings.mode;
-    let context =
-        Context { flags, here, surroundings: &surroundings, settings, mode, outages, standings, now };
+    let clusters = &clusters(slices);
+    let context = Context {
+        flags,
+        here,
+        surroundings: &surroundings,
+        settings,
+        clusters,
+        mode,
+        outages,
+        standings,
+        now,
+    };
     decide(service, slices.iter(), &context)
+}
+
+fn clusters(slices: &[EndpointSlice]) -> Clusters {
+    let mut clusters = Clusters::default();
+    for slice in slices {
+        clusters.exchange(None, Some(&slice.source));
+    }
+    clusters
 }
 
 pub(super) fn decided_with<'a>(
@@ -67,7 +85,17 @@ pub(super) fn decided_with<'a>(
     decide(
         service,
         slices.iter(),
-        &Context { flags, here, surroundings, settings, mode: settings.mode, outages, standings, now },
+        &Context {
+            flags,
+            here,
+            surroundings,
+            settings,
+            clusters: &clusters(slices),
+            mode: settings.mode,
+            outages,
+            standings,
+            now,
+        },
     )
 }
 

@@ -52,7 +52,7 @@ pub(super) fn assign(candidates: &mut [Candidate<'_>], tiers: &Tiers, cluster_na
     }
 }
 
-/// A cluster whose name is a word of the grammar cannot be named, and one without a name neither.
+/// A cluster without a name cannot be named.
 fn place(source: &SourceCluster, tiers: &Tiers, cluster_name: &str) -> Option<Place> {
     let find = |is_it: &dyn Fn(&ClusterSelector) -> bool| {
         let mut members = tiers.as_slice().iter().enumerate().flat_map(|(tier, members)| {

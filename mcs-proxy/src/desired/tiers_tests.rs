@@ -2,10 +2,10 @@ use super::*;
 use crate::{
     desired::{
         FrontendKey,
-        testing::{decided, decided_with, flags, verdicts},
+        testing::{decided, decided_by, decided_with, flags, verdicts},
     },
     model::{
-        EndpointSlice, Service,
+        ClusterSettings, EndpointSlice, Service, Settings,
         testing::{cases, endpoint, service, slice},
     },
 };
@@ -108,19 +108,25 @@ fn a_cluster_in_no_tier_does_not_keep_the_others_from_their_last_resort() {
 }
 
 #[test]
-fn clusters_called_like_a_word_of_the_grammar_are_among_the_others_and_reported() {
-    let slices = [cluster(12, "local", 1, 0), {
-        let mut odd = cluster(10, "odd", 1, 0);
-        odd.source = SourceCluster::Remote("local".into());
-        odd
-    }];
-    let service = serve("local,others", "1");
-    let decision = decided(&service, &slices);
-    let candidates = &decision.frontends[0].1.candidates;
-    assert_eq!(candidates.iter().filter(|candidate| candidate.verdict.takes_flows()).count(), 1);
-    assert!(candidates[0].is_local() && candidates[0].slots == 1);
-    let said = decision.problems[0].to_string();
-    assert!(said.contains("EndpointSlice default/odd-slice") && said.contains("called `local`"), "{said}");
+fn a_cluster_that_nobody_knows_is_told_of_with_those_that_are() {
+    let slices = [cluster(12, "local", 1, 0), cluster(10, "member1", 0, 1), cluster(14, "member3", 1, 0)];
+    // By its slices, though none has a ready endpoint; this one's own name.
+    for clusters in ["local,member1,others", "member2,member3=2+others"] {
+        assert_eq!(decided(&serve(clusters, "1"), &slices).problems, [], "{clusters}");
+    }
+    let problems = decided(&serve("membr1+member3,member2,far", "1"), &slices).problems;
+    let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let expected = |name: &str| {
+        format!(
+            "Service default/serve: metadata.annotations[mcs-proxy.io/clusters]: no cluster called `{name}` is known; it \
+             gets its new flows once there is one; known are member1, member2, member3"
+        )
+    };
+    assert_eq!(said, [expected("far"), expected("membr1")]);
+    // The settings know of it.
+    let settings =
+        Settings { clusters: [("far".to_owned(), ClusterSettings::default())].into(), ..Settings::default() };
+    assert_eq!(decided_by(&serve("far,others", "1"), &slices, &settings).problems, []);
 }
 
 #[test]

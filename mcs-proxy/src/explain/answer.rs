@@ -217,7 +217,7 @@ fn endpoint(
         reason: if judged.verdict.takes_flows() && known.resolver.is_out(judged) {
             "takes new flows though its cluster does not answer, as nothing else could".into()
         } else {
-            reason(judged.verdict, &cluster)
+            reason(judged.verdict, &cluster, &known.resolver.flags().node_name)
         },
         cluster,
     }
@@ -232,7 +232,7 @@ fn listed(slice: &EndpointSlice, address: IpAddr) -> Option<&Endpoint> {
     slice.endpoints.iter().find(|endpoint| endpoint.address == address)
 }
 
-fn reason(verdict: EndpointVerdict, cluster: &str) -> String {
+fn reason(verdict: EndpointVerdict, cluster: &str, node: &str) -> String {
     match verdict {
         EndpointVerdict::Used => "takes new flows".into(),
         EndpointVerdict::UsedTerminating => {
@@ -258,7 +258,15 @@ fn reason(verdict: EndpointVerdict, cluster: &str) -> String {
         }
         EndpointVerdict::ClusterDropped => "the settings drop its cluster (`state: drop`)".into(),
         EndpointVerdict::OtherTier => "another tier of mcs-proxy.io/clusters takes the new flows".into(),
-        EndpointVerdict::OtherNode => "internalTrafficPolicy or hints keep to endpoints of this node".into(),
+        EndpointVerdict::OtherNode if node.is_empty() => {
+            "internalTrafficPolicy or hints keep to endpoints of this node".into()
+        }
+        EndpointVerdict::OtherNode => {
+            format!("internalTrafficPolicy or hints keep to endpoints of this node, {node}")
+        }
+        EndpointVerdict::NodeUnnamed => {
+            "internalTrafficPolicy keeps to endpoints of this node, and no --node-name says which that is".into()
+        }
         EndpointVerdict::OtherZone => "hints give this zone other endpoints".into(),
         EndpointVerdict::LocalFirst => {
             "hints give this node endpoints of this cluster, which come first".into()

@@ -29,7 +29,8 @@ fn manifests() -> std::path::PathBuf {
 fn explain(target: &str, client: Option<&str>) -> Result<Explanation, String> {
     let query =
         Query { target: target.parse().unwrap(), client: client.map(|client| client.parse().unwrap()) };
-    let offline = offline(&manifests(), flags(), &scope(), Model::default(), Some(&query), 2_000_000_000);
+    let offline =
+        offline(&manifests(), flags(), &scope(), Model::default(), Some(&query), None, 2_000_000_000);
     offline.unwrap().explanations.map(|mut explanations| explanations.remove(0))
 }
 
@@ -58,6 +59,18 @@ fn a_frontend_finds_its_service_and_a_clients_flow_is_told() {
     assert_eq!((explanation.name.as_str(), explanation.frontends.len()), ("serve", 1));
     let flow = explanation.frontends[0].flow.clone().unwrap();
     assert!(flow.client == "10.12.0.9:40000" && flow.next.contains("whose turn it is"), "{flow:?}");
+}
+
+#[test]
+fn a_clients_flows_are_told_of_every_service_if_none_is_named() {
+    let client = Some("10.12.0.9:40000".parse().unwrap());
+    let told =
+        offline(&manifests(), flags(), &scope(), Model::default(), None, client, 2_000_000_000).unwrap();
+    let told = told.explanations.unwrap();
+    assert!(!told.is_empty());
+    for frontend in told.iter().flat_map(|one| &one.frontends) {
+        assert_eq!(frontend.flow.as_ref().unwrap().client, "10.12.0.9:40000");
+    }
 }
 
 #[test]
@@ -92,11 +105,40 @@ fn what_is_wrong_beside_what_is_explained_is_told_too() {
     for target in [Some("default/serve"), Some("default/nope"), None] {
         let query = target.map(|target| Query { target: target.parse().unwrap(), client: None });
         let said =
-            offline(&folder, flags(), &scope, Model::default(), query.as_ref(), 2_000_000_000).unwrap();
+            offline(&folder, flags(), &scope, Model::default(), query.as_ref(), None, 2_000_000_000).unwrap();
         assert_eq!(said.explanations.is_ok(), target != Some("default/nope"));
         let [file, settings] = said.others.as_slice() else { panic!("{said:?}") };
         assert!(settings.contains("default/settings") && settings.contains("dran"), "{settings}");
         assert!(file.contains("broken.yaml"), "{file}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_local_service_without_a_node_name_is_explained_by_what_is_missing() {
+    let folder = std::env::temp_dir().join(format!("mcs-proxy-unnamed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let manifests = "{apiVersion: v1, kind: Service, metadata: {name: serve, namespace: default, annotations: {mcs-proxy.io/enabled: \"true\"}},
+  spec: {clusterIP: 10.13.0.1, clusterIPs: [10.13.0.1], internalTrafficPolicy: Local, ports: [{port: 80}]}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, ports: [{port: 8080}],
+  metadata: {name: serve-1, namespace: default, labels: {kubernetes.io/service-name: serve}},
+  endpoints: [{addresses: [10.12.0.6], nodeName: node-1}]}
+";
+    std::fs::write(folder.join("serve.yaml"), manifests).unwrap();
+    for (node, verdict, reason, problems) in [
+        ("", "this node unnamed", "no --node-name says which that is", 1),
+        ("node-2", "other node", "keep to endpoints of this node, node-2", 0),
+        ("node-1", "used", "takes new flows", 0),
+    ] {
+        let flags = Flags { node_name: node.into(), ..flags() };
+        let scope = Scope { node_name: node.into(), ..scope() };
+        let told = offline(&folder, flags, &scope, Model::default(), None, None, 2_000_000_000).unwrap();
+        let told = told.explanations.unwrap().remove(0);
+        let endpoint = &told.frontends[0].endpoints[0];
+        assert_eq!(endpoint.verdict, verdict, "{endpoint:?}");
+        assert!(endpoint.reason.contains(reason), "{endpoint:?}");
+        assert_eq!(told.problems.len(), problems, "{:?}", told.problems);
     }
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -1,4 +1,4 @@
-use super::{Explanation, Known, Query, answer};
+use super::{Client, Explanation, Known, Query, answer};
 use crate::{
     desired::{Flags, Resolver},
     model::{Model, Problem},
@@ -18,8 +18,9 @@ pub struct Offline {
     pub others: Vec<String>,
 }
 
-/// Explains what a daemon with these flags and this empty `model`, on the node that `scope` names, would make of a directory of manifests. Without a query:
-/// every Service that would be served. It takes no rights and no kernel.
+/// Explains what a daemon with these flags and this empty `model`, on the node that `scope` names, would make of a directory of
+/// manifests. Without a query: every Service that would be served, and with each the flows of `client`. It takes no rights and
+/// no kernel.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -29,6 +30,7 @@ pub fn offline(
     scope: &Scope,
     model: Model,
     query: Option<&Query>,
+    client: Option<Client>,
     now: i64,
 ) -> Result<Offline, DirectoryError> {
     let mut model = model;
@@ -44,7 +46,7 @@ pub fn offline(
         None => Ok(model
             .services()
             .filter(|service| resolver.claims_of(&service.key).next().is_some())
-            .filter_map(|service| answer(known, &Query::of_service(&service.key)).ok())
+            .filter_map(|service| answer(known, &Query { client, ..Query::of_service(&service.key) }).ok())
             .collect()),
     };
     let said: BTreeSet<&str> =

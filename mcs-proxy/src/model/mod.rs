@@ -2,6 +2,7 @@
 
 mod algorithm;
 mod cluster;
+mod clusters;
 mod importer;
 mod imports;
 mod interner;
@@ -23,7 +24,8 @@ mod tiers;
 mod validation;
 
 pub use algorithm::{UnknownAlgorithm, algorithm_name, parse_algorithm};
-pub use cluster::check_cluster_name;
+pub use cluster::{check_cluster_name, check_imported_name};
+pub use clusters::Clusters;
 pub use importer::{Importer, Origin, SliceMetadata, is_passed_over, origin, own_name_told};
 pub use interner::Interner;
 pub use ledger::{Ledger, ProblemChanges};

@@ -119,6 +119,11 @@ impl ProblemTracker {
         news
     }
 
+    /// As of the last look, by object.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.known.keys()
+    }
+
     /// As of the last look.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -1,6 +1,6 @@
 use super::{
-    EndpointSlice, Ledger, Limits, Mode, NamespacedName, Node, NodeMode, ObjectKind, ObjectRef, Problem,
-    ProblemChanges, Service, ServiceImport, Settings, SettingsObject, SourceCluster, Surroundings,
+    Clusters, EndpointSlice, Ledger, Limits, Mode, NamespacedName, Node, NodeMode, ObjectKind, ObjectRef,
+    Problem, ProblemChanges, Service, ServiceImport, Settings, SettingsObject, SourceCluster, Surroundings,
     import_key,
     imports::{Imports, Others},
     keyed::Keyed,
@@ -19,6 +19,7 @@ pub struct Model {
     services: Keyed<Box<Service>>,
     slices: Slices,
     imports: Imports,
+    clusters: Clusters,
     /// By what importers call this cluster.
     misnaming: Misnaming,
     /// Of objects that were read.
@@ -55,6 +56,7 @@ impl Model {
             services: Keyed::default(),
             slices: Slices::default(),
             imports: Imports::default(),
+            clusters: Clusters::default(),
             misnaming: Misnaming::default(),
             flaws: Ledger::default(),
             unreadable: Ledger::default(),
@@ -161,6 +163,12 @@ impl Model {
             self.affect_all(&mut affected);
         }
         affected
+    }
+
+    /// The other clusters that slices come from.
+    #[must_use]
+    pub const fn clusters(&self) -> &Clusters {
+        &self.clusters
     }
 
     /// What endpoints are held against.
@@ -333,9 +341,27 @@ impl Model {
         let former = self.slices.get(&slice.key);
         let refused = self.quotas.admit(&mut slice, former, siblings, &self.settings);
         self.refused.put(slice.key.clone(), refused.into_iter().collect());
+        let former = former.map(|former| former.source.clone());
+        self.cluster_changed(former.as_ref(), Some(&slice.source), affected);
         let ips = self.imports.with_ips(slice.endpoints.iter().map(|endpoint| endpoint.address));
         let former = self.slices.put(slice, affected);
         self.slice_changed(former.as_deref(), ips, affected);
+    }
+
+    /// A slice is, was, or is no more of such a cluster. Services that name clusters by tiers are told which of them there are.
+    fn cluster_changed(
+        &mut self,
+        former: Option<&SourceCluster>,
+        now: Option<&SourceCluster>,
+        affected: &mut BTreeSet<NamespacedName>,
+    ) {
+        // Before that everything is still to be judged.
+        if self.clusters.exchange(former, now) && self.is_synced() {
+            let names_one = |service: &&Service| {
+                service.clusters.as_ref().is_some_and(|tiers| tiers.names().next().is_some())
+            };
+            affected.extend(self.services().filter(names_one).map(|service| service.key.clone()));
+        }
     }
 
     /// `imports`: those that have an address which the slice names now.
@@ -431,6 +457,7 @@ impl Model {
                 self.misnaming.note(key, None);
                 let former = self.slices.remove(key, affected);
                 if let Some(former) = &former {
+                    self.cluster_changed(Some(&former.source), None, affected);
                     self.quotas.release(former);
                     self.refused.put(key.clone(), Vec::new());
                 }

@@ -84,6 +84,14 @@ impl Tiers {
     pub fn as_slice(&self) -> &[Tier] {
         &self.0
     }
+
+    /// The clusters that they call by their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(Tier::members).filter_map(|member| match &member.cluster {
+            ClusterSelector::Named(name) => Some(name.as_str()),
+            ClusterSelector::Local | ClusterSelector::Others => None,
+        })
+    }
 }
 
 impl Tier {

@@ -2,6 +2,7 @@
 
 pub mod catalog;
 mod causes;
+pub mod drained;
 pub mod drift;
 pub mod events;
 pub mod health;

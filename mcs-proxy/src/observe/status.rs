@@ -8,7 +8,7 @@ use super::{
     vitals::{Facts, LONGEST_FAILURE, LONGEST_TURN, MapFill, SocketFacts},
 };
 use crate::{
-    model::{Mode, ObjectKind},
+    model::{Mode, ObjectKind, Problem},
     source::{KINDS, Troubles},
 };
 use schemars::JsonSchema;
@@ -108,6 +108,7 @@ pub fn status(
     lines.push(sockets(facts));
     lines.extend(facts.outages.lines());
     lines.extend([cluster_name(facts, identity), objects(facts)]);
+    lines.extend(problems(facts));
     lines.extend(catalog(facts));
     Status {
         told_by: "daemon".into(),
@@ -309,6 +310,11 @@ fn sockets(facts: &Facts) -> Line {
             let whose = if *whose == "all" { "of all processes" } else { "of the node's own processes" };
             Line::ok("sockets", format!("those {whose} in {cgroup} are translated"))
         }
+        SocketFacts::Delayed { why, meanwhile } => Line::warning(
+            "sockets",
+            format!("{why}; it is tried again, and until then {meanwhile}"),
+            "host-network processes that are not served are left to kube-proxy; if it lasts, say --socket-path off",
+        ),
         SocketFacts::Failed(why) => Line::warning(
             "sockets",
             format!("not translated: {why}"),
@@ -337,6 +343,12 @@ fn objects(facts: &Facts) -> Line {
             "the daemon's log and `kubectl describe` name each; `mcs-proxy explain SERVICE` those of one Service",
         ),
     }
+}
+
+fn problems(facts: &Facts) -> impl Iterator<Item = Line> {
+    facts.first_problems.iter().map(|Problem { object, field, message, remedy }| {
+        Line::warning("problem", format!("{object}: {field}: {message}"), remedy)
+    })
 }
 
 fn catalog(facts: &Facts) -> Option<Line> {

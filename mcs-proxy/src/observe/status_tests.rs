@@ -61,6 +61,17 @@ fn each_trouble_is_a_line_of_its_level_with_a_way_out() {
         ),
         (
             Facts {
+                sockets: SocketFacts::Delayed { why: "no memory".into(), meanwhile: "the last one's go on" },
+                ..well.clone()
+            },
+            &[],
+            none(),
+            "sockets",
+            Level::Warning,
+            "no memory; it is tried again, and until then the last one's go on",
+        ),
+        (
+            Facts {
                 interfaces: InterfaceFacts {
                     refused: BTreeMap::from([(7, "veth7".into())]),
                     ..InterfaceFacts::default()

@@ -2,7 +2,7 @@
 //! waits for that task and that task for none.
 
 use crate::{
-    model::ObjectKind,
+    model::{ObjectKind, Problem},
     observe::{
         drift::Drift, interfaces::SilentInterface, inventory::Inventory, mode::Modes, outages::OutageFacts,
     },
@@ -60,6 +60,8 @@ pub struct Facts {
     pub modes: Option<Modes>,
     /// Problems with objects, as they are in the log and in Events.
     pub problems: usize,
+    /// The first few of them.
+    pub first_problems: Vec<Problem>,
     /// What importers call this cluster, if that is not `--cluster-name`.
     pub misnamed: Option<String>,
     /// Frontends that do not fit the maps, a sentence each.
@@ -121,6 +123,11 @@ pub enum SocketFacts {
         cgroup: String,
     },
     Failed(String),
+    /// It is tried again; what holds until then.
+    Delayed {
+        why: String,
+        meanwhile: &'static str,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

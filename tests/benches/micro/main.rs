@@ -2,12 +2,16 @@
 //! real programs, loaded with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON alone.
 //!
 //! - *warm*: one packet, a million times, with nothing else in the maps. An established packet goes back and forth
-//!   between two frontends that translate to each other; a new flow goes to one of 64 frontends.
+//!   between two frontends that translate to each other; a new flow goes to one of 64 frontends. Both once more while
+//!   someone listens to all events.
 //! - *filled*: 64k frontends and 512k flows, and with every packet another of them, at random: see [`chain`].
 //!   Misses leave the packet as it is, so that 50,000 strangers' packets are run once each, the empty program's too.
+//!
+//! Beneath stands what the kernel takes for a lookup in maps of several kinds and sizes: see [`lookups`].
 #![expect(clippy::unwrap_used, reason = "a benchmark ends where it fails")]
 
 mod chain;
+mod lookups;
 mod measure;
 mod table;
 
@@ -23,7 +27,8 @@ use table::Table;
 
 fn main() {
     let is_asked = |flag: &str| std::env::args().any(|argument| argument == flag);
-    let table = Table { rows: Family::ALL.into_iter().flat_map(measure::rows).collect() };
+    let rows = Family::ALL.into_iter().flat_map(measure::rows).collect();
+    let table = Table { rows, lookups: lookups::rows(), calls: lookups::calls() };
     if is_asked("--json") {
         println!("{}", serde_json::to_string(&table).unwrap());
     } else {

@@ -8,8 +8,8 @@ use crate::{
 };
 use aya::programs::{TestRun as _, TestRunOptions};
 use mcs_proxy::dataplane::flows::TickRate;
-use mcs_proxy_ebpf::abi::{MapSizes, Verdict};
-use std::time::Duration;
+use mcs_proxy_ebpf::abi::{EventKind, MapName, MapSizes, Switch, Verdict, lease};
+use std::{mem::offset_of, time::Duration};
 
 /// Runs of a warm packet in one call.
 const REPEAT: u32 = 1_000_000;
@@ -36,16 +36,21 @@ fn load() -> Programs {
     Programs::load_at(SIZES, SIZES.flows / 4, TickRate::of_this_kernel().unwrap().per_second())
 }
 
+/// A [`Switch`] is as large as an event.
+type SwitchWords = [u64; size_of::<Switch>() / 8];
+
 struct Bench {
     family: Family,
     maps: Maps,
+    /// Whether someone listens.
+    told: bool,
     programs: Programs,
     rows: Vec<Row>,
 }
 
 /// One packet, and one flow that it belongs to, again and again.
 fn warm(family: Family) -> Vec<Row> {
-    let mut bench = Bench { family, maps: Maps::Warm, programs: load(), rows: Vec::new() };
+    let mut bench = Bench { family, maps: Maps::Warm, told: false, programs: load(), rows: Vec::new() };
     let (client, stranger) = (family.client(40_000), family.stranger(7));
     for (program, from, to) in [("from_pod", client, stranger), ("to_pod", stranger, client)] {
         let packet = Segment::tcp(from, to, "A", 1).bytes();
@@ -55,26 +60,41 @@ fn warm(family: Family) -> Vec<Row> {
     let two = Chain::new(&mut bench.programs, family, 2);
     let now = bench.programs.now();
     two.establish(&mut bench.programs, client, now);
-    for (program, from, to) in [("from_pod", client, two.first()), ("to_pod", two.first(), client)] {
-        let packet = Segment::tcp(from, to, "A", 2).bytes();
-        bench.compare(program, Path::Established, |programs, name, _| time(programs, name, &packet, REPEAT));
+    let established = |bench: &mut Bench| {
+        for (program, from, to) in [("from_pod", client, two.first()), ("to_pod", two.first(), client)] {
+            let packet = Segment::tcp(from, to, "A", 2).bytes();
+            bench.compare(program, Path::Established, |programs, name, _| {
+                time(programs, name, &packet, REPEAT)
+            });
+        }
+    };
+    established(&mut bench);
+    bench.listen();
+    established(&mut bench);
+    assert_eq!(bench.events(), 0, "of packets of known flows nothing is told");
+    for told in [false, true] {
+        // Maps that have as few flows in them as the other time.
+        bench = Bench { programs: load(), told: false, ..bench };
+        let few = Chain::new(&mut bench.programs, family, FEW);
+        if told {
+            bench.listen();
+        }
+        bench.compare("from_pod", Path::New, |programs, name, round| {
+            const PORTS: u16 = 128;
+            mean((0..PORTS).map(|port| {
+                let client = family.client(1 + round * PORTS + port);
+                time(programs, name, &Segment::tcp(client, few.first(), "S", 1).bytes(), few.len())
+            }))
+        });
+        bench.assert_count(Verdict::NewFlow);
+        assert_eq!(bench.events() > 0, told);
     }
-    let mut bench = Bench { programs: load(), ..bench };
-    let few = Chain::new(&mut bench.programs, family, FEW);
-    bench.compare("from_pod", Path::New, |programs, name, round| {
-        const PORTS: u16 = 128;
-        mean((0..PORTS).map(|port| {
-            let syn = Segment::tcp(family.client(1 + round * PORTS + port), few.first(), "S", 1).bytes();
-            time(programs, name, &syn, few.len())
-        }))
-    });
-    bench.assert_count(Verdict::NewFlow);
     bench.rows
 }
 
 /// Another flow with every packet, and all maps full.
 fn filled(family: Family) -> Vec<Row> {
-    let mut bench = Bench { family, maps: Maps::Filled, programs: load(), rows: Vec::new() };
+    let mut bench = Bench { family, maps: Maps::Filled, told: false, programs: load(), rows: Vec::new() };
     let all = Chain::new(&mut bench.programs, family, FRONTENDS);
     let now = bench.programs.now();
     for port in 1..=CLIENTS {
@@ -111,6 +131,22 @@ fn filled(family: Family) -> Vec<Row> {
 }
 
 impl Bench {
+    /// As someone does who wants to be told everything, for longer than this takes.
+    fn listen(&mut self) {
+        const SECONDS: u32 = 3600;
+        let ticks = TickRate::of_this_kernel().unwrap().per_second() * SECONDS;
+        let until = lease(self.programs.now().wrapping_add(ticks));
+        let mut words: SwitchWords = [0; size_of::<Switch>() / 8];
+        words[offset_of!(Switch, leases) / 8..][..EventKind::ALL.len()].fill(until);
+        self.programs.array::<SwitchWords>(MapName::Events).set(0, words, 0).unwrap();
+        self.told = true;
+    }
+
+    /// That were told so far.
+    fn events(&mut self) -> u64 {
+        self.programs.array::<SwitchWords>(MapName::Events).get(&0, 0).unwrap()[offset_of!(Switch, count) / 8]
+    }
+
     /// Measures the empty program and ours in turn. The first round warms up: it is not counted.
     fn compare(
         &mut self,
@@ -132,6 +168,7 @@ impl Bench {
             program: program.to_owned(),
             path,
             maps: self.maps,
+            told: self.told,
             empty_ns: empty.as_secs_f64() * 1e9,
             ns: ours.as_secs_f64() * 1e9,
             ratio: ours.as_secs_f64() / empty.as_secs_f64(),

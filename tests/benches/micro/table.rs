@@ -1,5 +1,6 @@
 //! The rows, as they are printed and kept.
 
+use crate::lookups::{self, Call, Lookup};
 use serde::{Deserialize, Serialize};
 use std::{fs, path::PathBuf};
 
@@ -9,6 +10,9 @@ pub(crate) struct Row {
     pub(crate) program: String,
     pub(crate) path: Path,
     pub(crate) maps: Maps,
+    /// Someone listens to all events, as `mcs-proxy monitor` does.
+    #[serde(default)]
+    pub(crate) told: bool,
     /// Of the empty program, run the same way.
     pub(crate) empty_ns: f64,
     pub(crate) ns: f64,
@@ -41,6 +45,10 @@ pub(crate) enum Maps {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
+    #[serde(default)]
+    pub(crate) lookups: Vec<Lookup>,
+    #[serde(default)]
+    pub(crate) calls: Vec<Call>,
 }
 
 impl Row {
@@ -50,14 +58,24 @@ impl Row {
             (Path::Miss, _) => 3.0,
             (Path::Established, Maps::Warm) => 6.0,
             (Path::Established, Maps::Filled) => 14.0,
+            // The ring is written to as well.
+            (Path::New, Maps::Warm) if self.told => 65.0,
             (Path::New, Maps::Warm) => 55.0,
             (Path::New, Maps::Filled) => 80.0,
         }
     }
 
     fn is_of(&self, other: &Self) -> bool {
-        (&self.family, &self.program, self.path, self.maps)
-            == (&other.family, &other.program, other.path, other.maps)
+        (&self.family, &self.program, self.path, self.maps, self.told)
+            == (&other.family, &other.program, other.path, other.maps, other.told)
+    }
+
+    /// What is run, as both tables name it.
+    fn names(&self) -> String {
+        let Self { family, program, path, maps, told, .. } = self;
+        let (path, maps) = (format!("{path:?}").to_lowercase(), format!("{maps:?}").to_lowercase());
+        let listener = if *told { "yes" } else { "no" };
+        format!("{family:6} {program:8} {path:11} {maps:7} {listener:8}")
     }
 }
 
@@ -81,26 +99,27 @@ impl Table {
 
     pub(crate) fn print(&self) {
         println!(
-            "family program  path        maps    empty ns  program ns  ratio  limit  verified instructions"
+            "family program  path        maps    listener empty ns  program ns  ratio  limit  verified instructions"
         );
         for row in &self.rows {
-            let Row { family, program, path, maps, empty_ns, ns, ratio, instructions } = row;
-            let (path, maps) = (format!("{path:?}").to_lowercase(), format!("{maps:?}").to_lowercase());
+            let Row { empty_ns, ns, ratio, instructions, .. } = row;
             let over = if *ratio > row.limit() { "  over the limit" } else { "" };
             println!(
-                "{family:6} {program:8} {path:11} {maps:7} {empty_ns:8.0} {ns:11.0} {ratio:6.2} {:6.0} {instructions:22}{over}",
+                "{} {empty_ns:8.0} {ns:11.0} {ratio:6.2} {:6.0} {instructions:22}{over}",
+                row.names(),
                 row.limit(),
             );
         }
+        lookups::print(&self.lookups, &self.calls);
     }
 
     /// Ratios and instructions beside those of another table.
     pub(crate) fn print_beside(&self, old: &Self) {
-        println!("family program  path        maps    ratio before  now  change  instructions before    now");
+        println!(
+            "family program  path        maps    listener ratio before  now  change  instructions before    now"
+        );
         for row in &self.rows {
-            let Row { family, program, path, maps, ratio, instructions, .. } = row;
-            let (path, maps) = (format!("{path:?}").to_lowercase(), format!("{maps:?}").to_lowercase());
-            let names = format!("{family:6} {program:8} {path:11} {maps:7}");
+            let (Row { ratio, instructions, .. }, names) = (row, row.names());
             match old.rows.iter().find(|other| other.is_of(row)) {
                 Some(before) => println!(
                     "{names} {:12.2} {ratio:5.2} {:+5.0} % {:20} {instructions:6}",

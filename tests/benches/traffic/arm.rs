@@ -9,6 +9,8 @@ use std::fmt;
 pub(crate) enum Arm {
     /// To the pod's own address; no proxy, no netfilter.
     Direct,
+    /// The same with programs on mcs-proxy's hooks that do nothing: what the hooks themselves cost.
+    Empty,
     KubeProxyNftables,
     KubeProxyIptables,
     /// mcs-proxy's TCX programs.
@@ -20,8 +22,9 @@ pub(crate) enum Arm {
 }
 
 impl Arm {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Direct,
+        Self::Empty,
         Self::KubeProxyNftables,
         Self::KubeProxyIptables,
         Self::Packet,
@@ -32,6 +35,7 @@ impl Arm {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::Empty => "empty",
             Self::KubeProxyNftables => "kube-proxy-nftables",
             Self::KubeProxyIptables => "kube-proxy-iptables",
             Self::Packet => "packet",

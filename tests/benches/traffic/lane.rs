@@ -8,7 +8,11 @@ use crate::{
     worker::{Command, Worker},
 };
 use anyhow::{Context, Result, ensure};
-use mcs_proxy_tests::{Cgroup, Daemon, KubeProxy, Node, Pod, ProxyMode, World, api::ApiServer};
+use mcs_proxy_tests::{
+    Cgroup, Daemon, KubeProxy, Node, Pod, ProxyMode, World,
+    api::ApiServer,
+    bpf::{Idle, Way},
+};
 use std::{net::SocketAddr, time::Duration};
 
 /// kube-proxy takes minutes for tens of thousands of Services.
@@ -29,8 +33,10 @@ pub(crate) struct Lane {
 
 enum Proxy {
     None,
+    /// Held for as long as it is measured.
+    Empty(#[expect(dead_code, reason = "holds the programs there")] Vec<Idle>),
     KubeProxy(KubeProxy),
-    Ours(Daemon),
+    Ours(Box<Daemon>),
 }
 
 impl Lane {
@@ -46,7 +52,7 @@ impl Lane {
         client.namespace.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         let cgroup = Cgroup::new()?;
 
-        let proxy = start(api, &node, arm, &cgroup)?;
+        let proxy = start(api, &node, arm, [&client, &server], &cgroup)?;
         let services = services(&proxy, arm, size)?;
         let server_worker = Worker::serve(&server.namespace, cgroup.path())?;
         let client_worker = Worker::call(&client.namespace, cgroup.path())?;
@@ -65,7 +71,7 @@ impl Lane {
     pub(crate) fn address(&self, target: Target) -> SocketAddr {
         match (self.arm, target) {
             (_, Target::Bystander) => objects::pod(ENDPOINTS),
-            (Arm::Direct, _) => objects::pod(0),
+            (Arm::Direct | Arm::Empty, _) => objects::pod(0),
             (_, Target::First) => self.services[0],
             (_, Target::Middle) => self.services[1],
             (_, Target::Last) => self.services[2],
@@ -88,7 +94,7 @@ impl Lane {
     /// Stops the proxy, or lets it go on.
     pub(crate) fn pause(&self, paused: bool) -> Result<()> {
         match &self.proxy {
-            Proxy::None => Ok(()),
+            Proxy::None | Proxy::Empty(_) => Ok(()),
             Proxy::KubeProxy(proxy) => proxy.pause(paused),
             Proxy::Ours(daemon) => daemon.pause(paused),
         }
@@ -104,7 +110,7 @@ impl Lane {
     }
 }
 
-fn start(api: &ApiServer, node: &Node, arm: Arm, cgroup: &Cgroup) -> Result<Proxy> {
+fn start(api: &ApiServer, node: &Node, arm: Arm, pods: [&Pod; 2], cgroup: &Cgroup) -> Result<Proxy> {
     let (kubeconfig, cgroup) = (api.daemon_kubeconfig(), cgroup.path().display().to_string());
     let ours = |socket_path: &[&str]| {
         let kubeconfig = kubeconfig.display().to_string();
@@ -117,7 +123,7 @@ fn start(api: &ApiServer, node: &Node, arm: Arm, cgroup: &Cgroup) -> Result<Prox
             "--max-slots",
             "1048576",
         ];
-        Daemon::start_with(node, &[&all, socket_path].concat()).map(Proxy::Ours)
+        Daemon::start_with(node, &[&all, socket_path].concat()).map(|daemon| Proxy::Ours(Box::new(daemon)))
     };
     let theirs = |mode| -> Result<Proxy> {
         api.enter_node(node)?;
@@ -125,6 +131,11 @@ fn start(api: &ApiServer, node: &Node, arm: Arm, cgroup: &Cgroup) -> Result<Prox
     };
     match arm {
         Arm::Direct => Ok(Proxy::None),
+        Arm::Empty => {
+            let hooks = pods.into_iter().flat_map(|pod| [Way::Ingress, Way::Egress].map(|way| (pod, way)));
+            let idle = hooks.map(|(pod, way)| Idle::attach(&node.namespace, &pod.host_interface, way));
+            idle.collect::<Result<_>>().map(Proxy::Empty)
+        }
         Arm::KubeProxyNftables => theirs(ProxyMode::Nftables),
         Arm::KubeProxyIptables => theirs(ProxyMode::Iptables),
         Arm::Packet => ours(&["--socket-path", "off"]),

@@ -39,12 +39,8 @@ fn plus(first: Ipv4Addr, number: u32) -> IpAddr {
 
 pub(crate) fn create(world: &World, api: &ApiServer, size: &Size) -> Result<()> {
     let endpoints: Vec<Value> = (0..size.endpoints).map(endpoint).collect();
-    let requests = (0..size.services).flat_map(|number| {
-        [
-            ("POST", SERVICES.to_owned(), service(number)),
-            ("POST", SLICES.to_owned(), slice(number, &endpoints)),
-        ]
-    });
+    let requests = (0..size.services).map(|number| ("POST", SLICES.to_owned(), slice(number, &endpoints)));
+    api.store_services(&(0..size.services).map(service).collect::<Vec<_>>())?;
     Bulk::connect(world.fabric(), api).send(requests.collect())
 }
 
@@ -67,12 +63,29 @@ pub(crate) fn iperf_vip(port: u16) -> SocketAddr {
     SocketAddr::new(plus(FIRST_VIP, MOST_SERVICES), port)
 }
 
+/// As the API server would store it.
 fn service(number: u32) -> Value {
+    let vip = vip(number).ip();
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": { "name": format!("s{number}") },
-        "spec": { "clusterIP": vip(number).ip(), "ports": [{ "port": PORT, "targetPort": POD_PORT }] },
+        "metadata": {
+            "name": format!("s{number}"),
+            "namespace": "default",
+            "uid": format!("5e000000-0000-4000-8000-{number:012x}"),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": vip,
+            "clusterIPs": [vip],
+            "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack",
+            "internalTrafficPolicy": "Cluster",
+            "sessionAffinity": "None",
+            "ports": [{ "protocol": "TCP", "port": PORT, "targetPort": POD_PORT }],
+        },
+        "status": { "loadBalancer": {} },
     })
 }
 

@@ -12,7 +12,7 @@ const BYSTANDERS_AT: u32 = 10_000;
 
 pub(crate) struct Plan {
     pub(crate) quick: bool,
-    pub(crate) arms: Vec<Arm>,
+    arms: Vec<Arm>,
     pub(crate) sizes: Vec<Size>,
     /// That count; one more, before them, warms up.
     pub(crate) rounds: u32,
@@ -56,6 +56,12 @@ impl Plan {
         }
     }
 
+    /// What stands at a size. The empty programs know no Services: they are measured beside the fewest.
+    pub(crate) fn arms_at(&self, size: &Size) -> Vec<Arm> {
+        let least = self.sizes.first();
+        self.arms.iter().copied().filter(|arm| *arm != Arm::Empty || least == Some(size)).collect()
+    }
+
     /// What every round at a size consists of.
     pub(crate) fn measures(&self, size: &Size) -> Vec<(Measure, Target)> {
         let mut all = vec![
@@ -84,7 +90,7 @@ impl Plan {
     /// How long the rounds at a size take.
     pub(crate) fn measuring(&self, size: &Size) -> Duration {
         let round: Duration = self.measures(size).into_iter().map(|(measure, _)| self.slice(measure)).sum();
-        round * self.arms.len() as u32 * (self.rounds + 1)
+        round * self.arms_at(size).len() as u32 * (self.rounds + 1)
     }
 
     /// About how long it takes until everything stands, on a machine of two cores.

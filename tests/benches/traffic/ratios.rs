@@ -48,9 +48,9 @@ fn within(stage: &StageSamples, ratios: &mut BTreeMap<String, Ratio>) {
     }
 }
 
-/// Every arm to `direct`, and ours to kube-proxy's.
+/// Every arm to `direct`, and ours to kube-proxy's and to empty programs.
 fn pairs() -> impl Iterator<Item = (Arm, Arm)> {
-    let others = [Arm::Direct, Arm::KubeProxyNftables, Arm::KubeProxyIptables];
+    let others = [Arm::Direct, Arm::Empty, Arm::KubeProxyNftables, Arm::KubeProxyIptables];
     let is_ours = |arm: Arm| matches!(arm, Arm::Packet | Arm::Redirect | Arm::Socket);
     Arm::ALL
         .into_iter()

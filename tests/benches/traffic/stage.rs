@@ -25,9 +25,9 @@ impl Stage {
         let api = ApiServer::start(&world, SERVICE_RANGE)?;
         api.grant()?;
         objects::create(&world, &api, size)?;
-        let mut lanes = Vec::new();
-        for &arm in &plan.arms {
-            progress.step(size, &format!("a node for {arm}"), estimated / plan.arms.len() as u32);
+        let (mut lanes, arms) = (Vec::new(), plan.arms_at(size));
+        for &arm in &arms {
+            progress.step(size, &format!("a node for {arm}"), estimated / arms.len() as u32);
             lanes.push(Lane::new(&mut world, &api, arm, size).with_context(|| arm.to_string())?);
         }
         Ok(Self { lanes, api, _world: world })

@@ -1,21 +1,34 @@
-//! The kernel refuses one bpf(2) call of a daemon after another, for want of memory: when it starts, and when something changes.
-//! strace sees to it.
+//! The kernel refuses one bpf(2) call of a start after another: of one that takes over what is pinned, under traffic, and of a
+//! node's first.
 
-use crate::stage::{BACKEND, Stage, vip};
+use crate::{
+    faults::meanwhile,
+    stage::{Stage, vip},
+};
 use anyhow::{Context, Result, ensure};
 use mcs_proxy_tests::{
-    POD_PORT, Process,
+    Rule,
     client::{self, Connection},
     figure, is_long,
-    karmada::{Endpoint, Port, Service, Slice},
 };
 use std::{
-    fs,
-    net::SocketAddr,
-    path::Path,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
+
+/// For want of memory, and of rights; with what the C library says of them.
+const ERRORS: [(i32, &str); 2] =
+    [(libc::ENOMEM, "Cannot allocate memory"), (libc::EPERM, "Operation not permitted")];
+
+/// The call that a start is refused.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    number: usize,
+    error: i32,
+}
 
 /// What became of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,125 +37,217 @@ enum Start {
     Unharmed,
     /// It ended with an error that names what was refused.
     Ended,
-    /// It did without, or tried again.
-    Coped,
+    /// It went on, and said what it did without until it had tried again.
+    Degraded,
+    /// It went on as if nothing were: it had only asked what the kernel can do, or the kernel had no need to be asked.
+    Unnoticed,
 }
 
-/// Starts the daemon with the `number`th call of each of its threads refused.
-fn start(stage: &mut Stage, number: usize, trace: &Path) -> Result<Start> {
-    let inject = format!("inject=bpf:error=ENOMEM:when={number}");
-    let path = trace.display().to_string();
-    // The tracer is the daemon's grandchild, and ends with it.
-    let strace =
-        ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", &path, "-e", "trace=bpf", "-e", &inject];
-    let launched = stage.daemon.launch_under(&strace);
-    let traced = fs::read_to_string(trace).unwrap_or_default();
-    let refusals: Vec<_> = traced.lines().filter(|line| line.contains("(INJECTED)")).collect();
-    let refused = !refusals.is_empty();
-    if launched.is_ok() {
-        return Ok(if refused { Start::Coped } else { Start::Unharmed });
+/// All starts of one kind.
+#[derive(Debug, Default)]
+struct Walk {
+    ended: usize,
+    degraded: usize,
+    unnoticed: usize,
+    /// What was said of a command that was refused, without what differs from one time to the next.
+    said: BTreeMap<String, usize>,
+    /// The longest exchange of the connection that was open meanwhile.
+    stall: Duration,
+}
+
+impl Walk {
+    fn count(&mut self, start: Start, refused: &[&str], log: &str) {
+        let complaints: Vec<_> = match start {
+            Start::Unharmed => return,
+            Start::Ended => {
+                self.ended += 1;
+                ending(log).lines().take(1).collect()
+            }
+            Start::Degraded => {
+                self.degraded += 1;
+                complaints(log).collect()
+            }
+            Start::Unnoticed => {
+                self.unnoticed += 1;
+                Vec::new()
+            }
+        };
+        let said: String = format!("{start:?}: {}: {}", refused.join(", "), complaints.join(" | "))
+            .chars()
+            .map(|char| if char.is_ascii_digit() { '0' } else { char })
+            .collect();
+        *self.said.entry(said).or_default() += 1;
     }
-    ensure!(!stage.daemon.is_running()?, "call {number}: neither in step nor ended: {}", stage.daemon.log());
-    ensure!(refused, "call {number}: it ended without a reason: {}", stage.daemon.log());
-    let log = stage.daemon.log();
-    let last = log.lines().last().unwrap_or_default();
-    // A pinned map that aya cannot open it takes for one that is not there, and then finds its name taken.
-    let is_taken = refusals.iter().any(|line| line.contains("BPF_OBJ_GET")) && last.contains("File exists");
-    ensure!(
-        is_taken || last.contains("Cannot allocate memory"),
-        "call {number}: it does not say what was refused ({refusals:?}): {log}"
-    );
-    Ok(Start::Ended)
-}
 
-#[test]
-fn a_start_that_is_refused_a_call_leaves_traffic_alone_and_the_next_one_is_whole() -> Result<()> {
-    let mut stage = Stage::new(&[])?;
-    let mut open = Connection::open(&stage.client.namespace, vip()?)?;
-    open.ask()?;
-    let trace = stage.world.folder("trace")?.join("bpf");
-    let few = [1, 4, 13, 40, 80, 120, 160, 200];
-    let mut numbers: Box<dyn Iterator<Item = usize>> =
-        if is_long() { Box::new(1..) } else { Box::new(few.into_iter()) };
-    let (mut ended, mut coped) = (0, 0);
-    for number in &mut numbers {
-        stage.daemon.crash()?;
-        let started = start(&mut stage, number, &trace)?;
-        open.ask().with_context(|| format!("call {number} refused, {started:?}: an open connection"))?;
-        client::http(&stage.client.namespace, vip()?, 2)
-            .with_context(|| format!("call {number} refused, {started:?}: new connections"))?;
-        match started {
-            Start::Unharmed => break,
-            Start::Ended => ended += 1,
-            Start::Coped => coped += 1,
+    /// What of it is to be read by whoever runs it by hand.
+    fn tell(&self) {
+        for (said, times) in &self.said {
+            println!("{times:4} {said}");
         }
-        stage.daemon.crash()?;
-        stage
-            .daemon
-            .launch_under(&[])
-            .with_context(|| format!("the start after call {number} was refused"))?;
-        ensure!(stage.attached()? == [1, 1], "call {number}: {:?}", stage.attached()?);
-        open.ask()?;
-        client::http(&stage.client.namespace, vip()?, 2)?;
-        client::http(&stage.node.namespace, vip()?, 1)?;
     }
-    figure(&format!(
-        "bpf(2) calls of a start refused one by one: {} starts, of which {ended} ended with an error and {coped} went on; \
-         no connection was lost, and each next start was whole",
-        ended + coped
-    ))?;
-    ensure!(ended > 0, "no call that was refused ended a start");
+}
+
+impl fmt::Display for Walk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ended, degraded, unnoticed, .. } = self;
+        write!(
+            formatter,
+            "{} starts, of which {ended} ended with an error that named map, program or pin, {degraded} went on degraded, said \
+             so and made it good, and {unnoticed} lacked nothing; 0 panics, 0 pins that the next start could not take over",
+            ended + degraded + unnoticed
+        )
+    }
+}
+
+fn complaints(log: &str) -> impl Iterator<Item = &str> {
+    log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
+}
+
+/// Every call of a start, or a few here and there; by the errors in turn.
+fn calls(stage: &mut Stage) -> Result<Vec<Call>> {
+    const FEW: usize = 10;
+    stage.daemon.launch_gated(Rule::Pass)?;
+    let most = stage.daemon.gate()?.calls();
+    ensure!(most > FEW, "only {most} calls");
+    let places = if is_long() { most } else { FEW };
+    let spread = (0..places).map(|place| 1 + place * (most - 1) / (places - 1));
+    Ok(spread.zip(ERRORS.iter().cycle()).map(|(number, &(error, _))| Call { number, error }).collect())
+}
+
+/// Starts the daemon with a call refused, and waits until it has ended, or all that it should serve `is_served`.
+fn start(
+    stage: &mut Stage,
+    Call { number, error }: Call,
+    walk: &mut Walk,
+    is_served: impl Fn(&Stage) -> Result<()>,
+) -> Result<Start> {
+    let launched = stage.daemon.launch_gated(Rule::One { number, error });
+    if launched.is_ok() {
+        is_served(stage).with_context(|| stage.daemon.log())?;
+    }
+    let (log, refused) = (stage.daemon.log(), stage.daemon.gate()?.refused());
+    ensure!(!log.contains("panicked"), "{log}");
+    let started = match (launched.is_ok(), refused.is_empty(), complaints(&log).next().is_some()) {
+        (true, true, _) => Start::Unharmed,
+        (true, false, true) => Start::Degraded,
+        (true, false, false) => Start::Unnoticed,
+        (false, ..) => {
+            ensure!(!stage.daemon.is_running()?, "neither in step nor ended: {log}");
+            ensure!(!refused.is_empty(), "it ended without a reason: {log}");
+            says_what_was_refused(stage, ending(&log), error, &refused)?;
+            Start::Ended
+        }
+    };
+    walk.count(started, &refused, &log);
+    Ok(started)
+}
+
+/// What a start that has ended said at last: with what the verifier has to say more than a line.
+fn ending(log: &str) -> &str {
+    log.rfind("mcs-proxy: ").map_or("", |start| log[start..].trim_end())
+}
+
+fn says_what_was_refused(stage: &Stage, ending: &str, error: i32, refused: &[&str]) -> Result<()> {
+    // A pinned map that aya cannot open it takes for one that is not there, and then finds its name taken.
+    let is_taken = refused.contains(&"BPF_OBJ_GET") && ending.contains("File exists");
+    // When it asks what the kernel can do, a refusal is an answer; what it then does without, the kernel may miss.
+    let is_missed =
+        ["BPF_BTF_LOAD", "BPF_PROG_LOAD", "BPF_MAP_CREATE"].iter().any(|ask| refused.contains(ask));
+    let says = ERRORS.iter().any(|(number, words)| *number == error && ending.contains(words));
+    let is_denied = error == libc::EPERM && ending.contains("permission denied");
+    ensure!(
+        is_taken || is_missed || says || is_denied,
+        "{refused:?}: it does not say what was refused: {ending}"
+    );
+    let names = ending.contains(&stage.pin_dir().display().to_string()) || ending.contains('`');
+    ensure!(names, "{refused:?}: it names neither map, program nor pin: {ending}");
     Ok(())
 }
 
-/// From here on, until it is dropped, the `number`th call of each of the daemon's threads is refused, and every fiftieth after it.
-fn refuse(stage: &Stage, number: usize, trace: &Path) -> Result<Process> {
-    let inject = format!("inject=bpf:error=ENOMEM:when={number}+50");
-    let daemon = stage.daemon.id().context("it does not run")?.to_string();
-    let path = trace.display().to_string();
-    let arguments = ["-f", "-p", &daemon, "-o", &path, "-e", "trace=bpf", "-e", &inject];
-    let tracer = stage.node.namespace.spawn("strace", Path::new("strace"), &arguments)?;
-    // It says so once it has all of them: `Process 7 attached with 8 threads`.
-    let start = Instant::now();
-    while !fs::read_to_string(tracer.log())?.contains(" attached") {
-        ensure!(start.elapsed() < Duration::from_secs(20), "{}", fs::read_to_string(tracer.log())?);
-        thread::sleep(Duration::from_millis(10));
-    }
-    Ok(tracer)
+fn are_served(stage: &Stage) -> Result<()> {
+    client::http(&stage.client.namespace, vip()?, 2).context("new connections of a pod")?;
+    client::http(&stage.node.namespace, vip()?, 1).context("a new connection of the node's own")?;
+    Ok(())
 }
 
-/// What is left undone is tried again, as long as it takes, and nobody's packets go astray meanwhile.
-#[test]
-fn a_change_that_is_refused_calls_is_made_good_and_open_connections_do_not_notice() -> Result<()> {
-    let mut stage = Stage::new(&[])?;
-    let mut open = Connection::open(&stage.client.namespace, vip()?)?;
-    open.ask()?;
-    let trace = stage.world.folder("trace")?.join("bpf");
-    let (mut changes, mut refused) = (0, 0);
-    for number in 1..=if is_long() { 40 } else { 3 } {
-        let tracer = refuse(&stage, number, &trace)?;
-        let (name, ip) = (format!("more-{number}"), format!("10.13.1.{number}"));
-        let service = Service::new(&name, "member2", &[&ip], &[Port::new("http", "TCP", 80)])?;
-        stage.manifests.service(&service.annotated("enabled", "true"))?;
-        let pod = Endpoint::new(BACKEND, &stage.node.name, "serve-1")?;
-        let slice = Slice::new(&name, &name, "member2", "member2", &[pod]);
-        stage.manifests.slice(&slice.with_ports(&[Port::new("http", "TCP", POD_PORT)]))?;
-        stage.daemon.wait_for_services("the new Service", |rows| {
-            let own = rows.iter().find(|row| row.name == name);
-            own.is_some_and(|row| row.endpoints.iter().any(|endpoint| endpoint.in_maps))
-        })?;
-        client::http(&stage.client.namespace, SocketAddr::new(ip.parse()?, 80), 2)
-            .with_context(|| format!("call {number} refused: the new Service"))?;
-        client::http(&stage.client.namespace, vip()?, 2)?;
-        open.ask()?;
-        drop(tracer);
-        changes += 1;
-        refused += fs::read_to_string(&trace)?.matches("(INJECTED)").count();
+/// Waits until everything is pinned that should be, and nothing else; everybody is served then.
+fn is_whole(stage: &Stage, places: &BTreeSet<PathBuf>) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let pinned: BTreeSet<_> = stage.pins()?.into_keys().collect();
+        if pinned == *places {
+            break;
+        }
+        let odd: Vec<_> = pinned.symmetric_difference(places).collect();
+        ensure!(begun.elapsed() < Duration::from_secs(20), "{odd:?}: {}", stage.daemon.log());
+        thread::sleep(Duration::from_millis(20));
     }
+    ensure!(stage.attached()? == [1, 1], "{:?}", stage.attached()?);
+    are_served(stage)
+}
+
+/// Neither new connections nor open ones notice, nor is any program taken off, whatever becomes of the start.
+#[test]
+fn a_start_that_is_refused_a_call_leaves_traffic_alone_and_the_next_one_is_whole() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let mut open = Connection::open_many(&stage.client.namespace, vip()?, 1)?;
+    let pinned = stage.pins()?;
+    let places = pinned.keys().cloned().collect();
+    stage.daemon.crash()?;
+    let mut walk = Walk::default();
+    for call in calls(&mut stage)? {
+        stage.daemon.crash()?;
+        let mut started = Start::Unharmed;
+        let met = meanwhile(&mut open, || {
+            started = start(&mut stage, call, &mut walk, are_served)?;
+            are_served(&stage)
+        });
+        let met = met.with_context(|| format!("{call:?}, {started:?}: {}", stage.daemon.log()))?;
+        walk.stall = walk.stall.max(met.stall);
+        let (now, log) = (stage.pins()?, stage.daemon.log());
+        ensure!(now == pinned, "{call:?}, {started:?}: {now:?} and not {pinned:?}: {log}");
+        stage.daemon.crash()?;
+        stage.daemon.launch().with_context(|| format!("the start after {call:?}"))?;
+        is_whole(&stage, &places).with_context(|| format!("the start after {call:?}"))?;
+        ensure!(stage.pins()? == pinned, "the start after {call:?}: {:?} and not {pinned:?}", stage.pins()?);
+    }
+    walk.tell();
     figure(&format!(
-        "{changes} changes under which {refused} bpf(2) calls were refused: all were made good"
+        "bpf(2) calls of a start over pins refused one by one: {walk}; every program stayed where it was, 0 connections \
+         were lost, the longest exchange of an open one took {:.1?}",
+        walk.stall
     ))?;
-    ensure!(refused > 0, "nothing was refused");
-    ensure!(stage.daemon.is_running()?, "{}", stage.daemon.log());
+    ensure!(walk.ended > 0, "{walk:?}");
+    Ok(())
+}
+
+/// What a first start leaves, when it ends on its way, the next one goes on with.
+#[test]
+fn a_nodes_first_start_that_is_refused_a_call_leaves_nothing_that_stops_the_next_one() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let places: BTreeSet<_> = stage.pins()?.into_keys().collect();
+    let clean = |stage: &mut Stage| {
+        stage.daemon.crash()?;
+        stage.say(&["cleanup"]).map(drop)
+    };
+    clean(&mut stage)?;
+    let mut walk = Walk::default();
+    for call in calls(&mut stage)? {
+        clean(&mut stage)?;
+        let is_served = |stage: &Stage| {
+            // To the kernel's EPERM there: somebody else has the hook for himself, who may stay.
+            if stage.daemon.log().contains("that allows no other beside it") {
+                return Ok(());
+            }
+            is_whole(stage, &places)
+        };
+        start(&mut stage, call, &mut walk, is_served).with_context(|| format!("{call:?}"))?;
+        stage.daemon.crash()?;
+        stage.daemon.launch().with_context(|| format!("the start after {call:?}"))?;
+        is_whole(&stage, &places).with_context(|| format!("the start after {call:?}"))?;
+    }
+    walk.tell();
+    figure(&format!("bpf(2) calls of a node's first start refused one by one: {walk}"))?;
+    ensure!(walk.ended > 0, "{walk:?}");
     Ok(())
 }

@@ -86,15 +86,8 @@ fn cleanup_takes_off_our_clsact_filters_and_no_others() -> Result<()> {
     let interface = stage.client.host_interface.clone();
     let other = (End::Source, "10.12.0.9".parse()?);
     let _other = Observer::classify(&stage.node.namespace, &interface, (Way::Ingress, 7), other)?;
-    let filters = |stage: &Stage| -> Result<[usize; 2]> {
-        let count = |way: &str| -> Result<usize> {
-            let shown = stage.node.namespace.tc(&format!("filter show dev {interface} {way}"))?;
-            Ok(shown.matches("direct-action").count())
-        };
-        Ok([count("ingress")?, count("egress")?])
-    };
     stage.daemon.crash()?;
-    ensure!(filters(&stage)? == [2, 1]);
+    ensure!(stage.filters()? == [2, 1]);
     // No pin tells of them.
     fs::remove_dir_all(stage.pin_dir())?;
     let shown = stage.say(&["cleanup", "--dry-run"])?;
@@ -103,9 +96,9 @@ fn cleanup_takes_off_our_clsact_filters_and_no_others() -> Result<()> {
     {
         ensure!(shown.contains(&words), "no `{words}`: {shown}");
     }
-    ensure!(filters(&stage)? == [2, 1]);
+    ensure!(stage.filters()? == [2, 1]);
     stage.say(&["cleanup"])?;
-    ensure!(filters(&stage)? == [1, 0], "{:?}", filters(&stage)?);
+    ensure!(stage.filters()? == [1, 0], "{:?}", stage.filters()?);
     Ok(())
 }
 

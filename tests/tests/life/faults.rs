@@ -13,16 +13,16 @@ use std::{
 
 /// What connections met while something else went on.
 #[derive(Clone, Copy, Debug, Default)]
-struct Met {
+pub(crate) struct Met {
     exchanges: u64,
     bytes: u64,
     /// The longest exchange.
-    stall: Duration,
+    pub(crate) stall: Duration,
 }
 
 /// Has every connection exchange a body of its own, again and again, while `act` acts. Each does so about once a second, or a
 /// thousand times where there are few: what waits for a processor would otherwise be waiting for our own traffic.
-fn meanwhile(connections: &mut [Connection], act: impl FnOnce() -> Result<()>) -> Result<Met> {
+pub(crate) fn meanwhile(connections: &mut [Connection], act: impl FnOnce() -> Result<()>) -> Result<Met> {
     const THREADS: usize = 4;
     const LONGEST_PAUSE: Duration = Duration::from_millis(1);
     let done = &AtomicBool::new(false);

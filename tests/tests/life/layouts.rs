@@ -92,3 +92,33 @@ fn bypass_takes_the_programs_of_another_layout_off_too() -> Result<()> {
     ensure!(stage.attached()? == [0, 0], "{:?}", stage.attached()?);
     Ok(())
 }
+
+/// There are no pins to tell the old ones from ours by, nor two places to be in.
+#[test]
+fn clsact_filters_are_renewed_under_open_connections_and_replaced_at_once_by_another_layout_or_size()
+-> Result<()> {
+    let mut stage = Stage::new(&["--hook", "clsact"])?;
+    let mut open = Connection::open(&stage.client.namespace, vip()?)?;
+    let backend = open.ask()?;
+    stage.daemon.crash()?;
+    ensure!(open.ask()? == backend);
+    stage.daemon.launch()?;
+    ensure!(open.ask()? == backend);
+    ensure!(stage.filters()? == [1, 1], "{:?}", stage.filters()?);
+
+    stage.daemon.crash()?;
+    stage.daemon.launch_with(&["--max-flows", "600000"])?;
+    stage.daemon.wait_for_log("maps are larger than before")?;
+    ensure!(stage.filters()? == [1, 1], "{:?}", stage.filters()?);
+    client::http(&stage.client.namespace, vip()?, 2)?;
+
+    let mut open = Connection::open(&stage.client.namespace, vip()?)?;
+    open.ask()?;
+    become_another(&mut stage, ABI_VERSION - 1)?;
+    open.ask()?;
+    stage.daemon.launch()?;
+    ensure!(stage.filters()? == [1, 1], "{:?}", stage.filters()?);
+    client::http(&stage.client.namespace, vip()?, 2)?;
+    ensure!(open.ask().is_err(), "its layout has no program any more");
+    Ok(())
+}

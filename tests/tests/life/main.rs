@@ -2,6 +2,7 @@
 
 mod boot;
 mod calls;
+mod changes;
 mod cleanup;
 mod clock;
 mod disks;
@@ -9,6 +10,7 @@ mod faults;
 mod fleet;
 mod layouts;
 mod orphan;
+mod restart;
 mod reuse;
 mod second;
 mod sizes;

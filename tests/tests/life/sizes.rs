@@ -4,7 +4,11 @@ use crate::stage::{Stage, vip};
 use anyhow::{Context, Result, ensure};
 use mcs_proxy::dataplane::sys::{self, Access};
 use mcs_proxy_ebpf::abi::{ABI_VERSION, MapName};
-use mcs_proxy_tests::client::{self, Connection};
+use mcs_proxy_tests::{
+    Rule,
+    client::{self, Connection},
+    figure, is_long,
+};
 use std::{
     os::fd::AsFd as _,
     path::PathBuf,
@@ -137,6 +141,53 @@ fn a_daemon_that_is_killed_while_maps_grow_is_gone_on_with() -> Result<()> {
         client::http(&stage.client.namespace, vip()?, 2)?;
     }
     Ok(())
+}
+
+/// Whichever call of the start in which they grow the kernel refuses, the next start has them grown.
+#[test]
+fn maps_grow_in_the_end_when_the_kernel_refuses_a_call_on_the_way() -> Result<()> {
+    let small = || -> Result<Stage> {
+        let mut stage = Stage::new(&SMALL)?;
+        LARGE.chunks(2).for_each(|flag| stage.daemon.set_flag(flag[0], flag[1]));
+        Ok(stage)
+    };
+    let mut stage = small()?;
+    stage.daemon.crash()?;
+    stage.daemon.launch_gated(Rule::Pass)?;
+    let most = stage.daemon.gate()?.calls();
+    let places = if is_long() { 60 } else { 5 };
+    let (mut ended, mut went_on) = (0, 0);
+    // The first calls are those of any start: they look at what is pinned.
+    for place in 1..=places {
+        let rule = Rule::One { number: place * most / (places + 1), error: libc::ENOMEM };
+        stage = small()?;
+        let mut silent = open(&stage)?;
+        stage.daemon.crash()?;
+        if stage.daemon.launch_gated(rule).is_ok() {
+            went_on += 1;
+        } else {
+            ended += 1;
+        }
+        let log = stage.daemon.log();
+        let under = || format!("{rule:?} of {most}: {log}");
+        ensure!(!log.contains("panicked"), "{}", under());
+        silent.iter_mut().try_for_each(|connection| connection.ask().map(drop)).with_context(under)?;
+        client::http(&stage.client.namespace, vip()?, 2).with_context(under)?;
+        stage.daemon.crash()?;
+        let aside = stage.pin_dir().join(format!("v{ABI_VERSION}-old"));
+        let is_done = !aside.exists() && entries(&stage, MapName::Services)? == 4096;
+        stage.daemon.launch().with_context(under)?;
+        if is_done {
+            silent.iter_mut().try_for_each(|connection| connection.ask().map(drop)).with_context(under)?;
+        } else {
+            is_grown(&mut stage, &mut silent).with_context(under)?;
+        }
+        client::http(&stage.client.namespace, vip()?, 2).with_context(under)?;
+    }
+    figure(&format!(
+        "maps that grow, with one of the start's {most} bpf(2) calls refused: {ended} starts ended with an error and {went_on} \
+         went on; 0 of {CONNECTIONS} connections each were lost, and the next start had every map grown"
+    ))
 }
 
 #[test]

@@ -1,14 +1,17 @@
 //! A node of member2 with a client and a backend, whose Service `serve` the daemon has programmed.
 
 use anyhow::{Context, Result, ensure};
-use mcs_proxy::dataplane::sys::{TcxHook, tcx_query};
+use mcs_proxy::dataplane::sys::{Access, TcxHook, object_get, tcx_query};
 use mcs_proxy_tests::{
     Daemon, Node, POD_PORT, Pod, World,
     karmada::{Endpoint, Manifests, Port, Service, Slice},
     programs,
 };
 use std::{
+    collections::BTreeMap,
+    fs,
     net::SocketAddr,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     process::Output,
 };
@@ -75,6 +78,25 @@ impl Stage {
         Ok(said)
     }
 
+    /// What is pinned, by its place beneath the pin directory; of a link its id, which another link in its place would not have.
+    pub(crate) fn pins(&self) -> Result<BTreeMap<PathBuf, Option<u32>>> {
+        let (mut pins, mut directories) = (BTreeMap::new(), vec![self.pin_dir().to_owned()]);
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(&directory)? {
+                let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+                if kind.is_dir() {
+                    directories.push(path);
+                } else {
+                    let object = object_get(&path, Access::ReadWrite)?;
+                    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", object.as_raw_fd()))?;
+                    let id = info.lines().find_map(|line| line.strip_prefix("link_id:")?.trim().parse().ok());
+                    pins.insert(path.strip_prefix(self.pin_dir())?.to_owned(), id);
+                }
+            }
+        }
+        Ok(pins)
+    }
+
     /// TCX programs on the client's interface, whoever's: from the pod, to it.
     pub(crate) fn attached(&self) -> Result<[usize; 2]> {
         let line = self.node.namespace.ip(&format!("-o link show dev {}", self.client.host_interface))?;
@@ -83,6 +105,16 @@ impl Stage {
             let count = |hook| tcx_query(index, hook).map(|found| found.len());
             anyhow::Ok([count(TcxHook::Ingress)?, count(TcxHook::Egress)?])
         })
+    }
+
+    /// `cls_bpf` filters on the client's interface, whoever's: from the pod, to it.
+    pub(crate) fn filters(&self) -> Result<[usize; 2]> {
+        let count = |way: &str| -> Result<usize> {
+            let interface = &self.client.host_interface;
+            let shown = self.node.namespace.tc(&format!("filter show dev {interface} {way}"))?;
+            Ok(shown.matches("direct-action").count())
+        };
+        Ok([count("ingress")?, count("egress")?])
     }
 }
 

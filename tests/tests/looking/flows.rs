@@ -1,7 +1,7 @@
 //! `connections`, `stats` and `services --watch`.
 
 use crate::{
-    stage::{PODS, Stage, VIP, v4, v6},
+    stage::{PODS, Stage, VIP, service, v4, v6},
     watcher::Watcher,
 };
 use anyhow::{Context, Result, ensure};
@@ -130,4 +130,55 @@ fn a_watch_tells_of_each_change_once_and_of_counters_never() -> Result<()> {
         gone += usize::from(watch.json()?["type"] == "DELETED");
     }
     Ok(())
+}
+
+/// Of `serve` over TCP and IPv4: its endpoints and what beside them has left, and the sums of both.
+fn tcp_row(stage: &Stage) -> Result<(Value, [u64; 2])> {
+    let rows = shown(stage, &["services"])?;
+    let row = rows.into_iter().find(|row| row["vip"] == VIP && row["protocol"] == "TCP").context("no row")?;
+    let endpoints = row["endpoints"].as_array().context("no endpoints")?;
+    let number = |of: &Value, field: &str| of[field].as_u64().with_context(|| format!("{field}: {of:#}"));
+    let sum = |field: &str| {
+        let all = endpoints.iter().chain([&row["departed"]]);
+        all.map(|one| number(one, field)).sum::<Result<u64>>()
+    };
+    let sums = [sum("flows")?, sum("active")?];
+    Ok((row, sums))
+}
+
+#[test]
+fn what_services_shows_of_endpoints_adds_up_to_the_frontend_also_when_some_have_left() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let mut open = Connection::open_many(&stage.client.namespace, v4()?, 2)?;
+    let pods = open.iter_mut().map(Connection::ask).collect::<Result<Vec<_>>>()?;
+    ensure!(pods[0] != pods[1], "{pods:?}");
+    client::http(&stage.client.namespace, v4()?, 6)?;
+    let (row, sums) = tcp_row(&stage)?;
+    assert_eq!((sums, &row["counters"]["flows"]), ([8, 2], &8.into()), "{row:#}");
+    assert_eq!(row["departed"], serde_json::json!({ "active": 0, "inactive": 0, "flows": 0 }));
+    ensure!(!stage.daemon.show(&["services"])?.contains("-> others"), "nothing has left");
+
+    // Listed, but out of the maps: its open flow is told of, and what it had is beside.
+    stage.manifests.service(&service()?.annotated("enabled", "true").annotated("clusters", "local"))?;
+    stage.wait_for_endpoints(1)?;
+    let (row, sums) = tcp_row(&stage)?;
+    assert_eq!((sums, &row["departed"]["flows"]), ([8, 2], &4.into()), "{row:#}");
+    let out = &row["endpoints"][1];
+    ensure!(out["in_maps"] == false && out["active"] == 1 && out["flows"] == 0, "{row:#}");
+
+    // Gone altogether.
+    stage.manifests.remove_slice("member1-serve-bcfd6")?;
+    stage.daemon.wait_for_services("one endpoint", |rows| {
+        let tcp = rows.iter().find(|row| row.vip.to_string() == VIP && row.protocol == "TCP");
+        tcp.is_some_and(|row| row.endpoints.len() == 1)
+    })?;
+    let (row, sums) = tcp_row(&stage)?;
+    assert_eq!((sums, &row["departed"]["flows"]), ([8, 2], &4.into()), "{row:#}");
+    assert_eq!(row["departed"]["active"], 1, "{row:#}");
+    let table = stage.daemon.show(&["services", "default/serve"])?;
+    let others = table.lines().find(|line| line.contains("-> others")).context(table.clone())?;
+    let cells: Vec<&str> = others.split_whitespace().collect();
+    // How many of those that are over are still known is the collector's business.
+    ensure!([cells[2], cells[3], cells[5]] == ["-", "1", "4"], "{table}");
+    open.iter_mut().map(Connection::ask).collect::<Result<Vec<_>>>().map(drop)
 }

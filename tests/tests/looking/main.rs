@@ -4,6 +4,7 @@
 mod command_line;
 mod flows;
 mod monitor;
+mod orders;
 mod schemas;
 mod top;
 mod watcher;

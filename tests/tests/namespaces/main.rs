@@ -5,6 +5,7 @@ mod answers;
 mod bridge;
 mod changes;
 mod datagrams;
+mod ended;
 mod errors;
 mod floods;
 mod hairpin;

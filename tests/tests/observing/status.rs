@@ -87,3 +87,33 @@ fn what_is_wrong_with_objects_names_and_room_is_a_line_of_its_own() -> Result<()
     ensure!(stage.metric("mcs_proxy_problems", &[])? >= 1.0);
     Ok(())
 }
+
+/// A slip in a tier list is no error: the cluster may come yet.
+#[test]
+fn a_tier_that_names_no_cluster_is_warned_of_once_and_shown_until_the_cluster_comes() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.manifests.service(&service("serve", VIP)?.annotated("clusters", "membr1,others"))?;
+    stage.daemon.wait_for_warning("no cluster called `membr1` is known")?;
+    let words = "Service default/serve: metadata.annotations[mcs-proxy.io/clusters]: no cluster called `membr1` is known";
+    until("status tells of it", || {
+        let said = stage.run(&[], &["status"])?;
+        Ok(said.expect("problem", "warning", words).is_ok()
+            && said.expect("problem", "warning", "known are member1, member2").is_ok()
+            && said.expect("objects", "warning", "1 problems").is_ok())
+    })?;
+    let explained = stage.daemon.show(&["explain", "default/serve"])?;
+    ensure!(explained.contains(&format!("Problem: {words}")), "{explained}");
+    client::http(&stage.client.namespace, vip(), 2)?;
+
+    // Whatever else changes is no news.
+    stage.manifests.remove_slice("serve-mvgj7")?;
+    stage.daemon.wait_for_services("one endpoint", |rows| rows[0].endpoints.len() == 1)?;
+    let told = |log: &str| log.lines().filter(|line| line.contains("membr1")).count();
+    assert_eq!(told(&stage.daemon.log()), 1, "{}", stage.daemon.log());
+
+    stage.manifests.slice(&slice("membr1-serve-x", "serve", "membr1", PODS[1])?)?;
+    stage.daemon.wait_for_log("solved: Service default/serve")?;
+    until("status is well", || {
+        Ok(stage.run(&[], &["status"])?.expect("objects", "ok", "no problems").is_ok())
+    })
+}

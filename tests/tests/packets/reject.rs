@@ -94,6 +94,43 @@ fn a_packet_of_a_connection_that_was_ended_is_reset_and_a_new_one_begins() {
     }
 }
 
+/// RFC 9293, section 3.10.7.1: a RST is never answered by another. The backend has not heard of the end yet.
+#[test]
+fn a_reset_of_a_connection_that_was_ended_is_not_answered_but_reaches_the_backend() {
+    for (net, place) in
+        nets().into_iter().flat_map(|net| [Place::Established, Place::Transient].map(|place| (net, place)))
+    {
+        let mut programs = Programs::load();
+        programs.add(&round_robin(&net, TCP, &[(net.backends[0], 1)]));
+        let syn = Segment::tcp(net.client, net.vip, "S", 5);
+        programs.from_pod(&syn.bytes());
+        programs.to_pod(&syn.answer(net.backends[0], "SA").bytes());
+        if place == Place::Established {
+            programs.from_pod(&Segment::tcp(net.client, net.vip, "A", 6).bytes());
+        }
+        programs.add_to_flows(place, FlowState::CUT);
+        for flags in ["R", "AR", "R"] {
+            let reset = Segment { payload: vec![], ..Segment::tcp(net.client, net.vip, flags, 6) };
+            assert_goes_to(&mut programs, &reset, net.backends[0], Verdict::Forwarded);
+            // Whatever is none is answered still.
+            let data = Segment::tcp(net.client, net.vip, "A", 6).bytes();
+            assert_eq!(programs.from_pod(&data).verdict, Verdict::Ended);
+        }
+    }
+}
+
+#[test]
+fn a_reset_of_a_pods_connection_with_itself_that_was_ended_reaches_its_other_end() {
+    for net in nets() {
+        let mut programs = Programs::load();
+        programs.add(&round_robin(&net, TCP, &[(SocketAddr::new(net.client.ip(), 8080), 1)]));
+        programs.from_pod(&Segment::tcp(net.client, net.vip, "S", 5).bytes());
+        programs.add_to_flows(Place::Transient, FlowState::CUT);
+        let reset = Segment::tcp(net.client, net.vip, "R", 6).bytes();
+        assert_eq!(programs.from_pod(&reset).verdict, Verdict::HairpinForwarded);
+    }
+}
+
 #[test]
 fn a_connection_of_a_pod_with_itself_can_be_ended() {
     for net in nets() {

@@ -97,6 +97,7 @@ impl Segment {
                     (false, true, false, false) => "A",
                     (false, true, true, false) => "AF",
                     (false, false, false, true) => "R",
+                    (false, true, false, true) => "AR",
                     other => panic!("flags the tests do not use: {other:?}"),
                 };
                 verify(bytes, from, to, IpNumber::TCP);

@@ -30,14 +30,13 @@ const GO: &str = "golang-go";
 const DEMO: [(&str, &str); 3] = [("ip", "iproute2"), ("nft", "nftables"), ("curl", "curl")];
 const KUBE: [(&str, &str); 4] =
     [("openssl", "openssl"), ("ethtool", "ethtool"), ("iptables-save", "iptables"), ("ping", "iputils-ping")];
-const TEST: [(&str, &str); 8] = [
+const TEST: [(&str, &str); 7] = [
     ("python3", "python3"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("redis-cli", "redis-tools"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
-    ("strace", "strace"),
     ("faketime", "faketime"),
 ];
 /// A C compiler for arm64 on other machines, and a C library.

@@ -113,9 +113,7 @@ fn draw_services(
     if services.is_empty() && area.height > 2 {
         let why = match screen.stats() {
             None => "",
-            Some(stats) if stats.services.is_empty() => {
-                "No frontends: no Service is opted in (annotate one with mcs-proxy.io/enabled: \"true\")."
-            }
+            Some(stats) if stats.services.is_empty() => "No frontends; `mcs-proxy services` says why.",
             Some(_) => "Nothing has this in its name, address or clusters; / and Esc show all.",
         };
         let beneath = Rect { y: area.y + 2, height: area.height - 2, ..area };
@@ -295,7 +293,7 @@ mod tests {
         let mut screen = Screen::new("/pins".into(), Duration::from_secs(1));
         assert!(lines(&mut screen, 80, 10)[0].contains("looking for 1s"));
         screen.show(Stats::default());
-        assert!(lines(&mut screen, 80, 10)[3].contains("no Service is opted in"));
+        assert!(lines(&mut screen, 80, 10)[3].contains("says why"));
         screen.show(stats(&[("busy", 1.0, 1.0)]));
         for key in "/zzz".chars() {
             screen.press(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE));

@@ -119,6 +119,14 @@ mod tests {
     use super::*;
     use mcs_proxy_ebpf::abi::{BackendState, Liveness, Port, VIP_WHOLE};
 
+    /// An error would be about one of the elements.
+    #[test]
+    fn nothing_to_write_is_written_without_asking_the_kernel() {
+        let no_map = std::fs::File::open("/dev/null").unwrap();
+        sys::update_batch(no_map.as_fd(), &[0_u32; 0], &[0_u32; 0]).unwrap();
+        sys::zero_elements(no_map.as_fd(), &[]).unwrap();
+    }
+
     #[test]
     fn what_depends_on_a_step_that_waits_comes_after_it() {
         let vip = Address::from(std::net::IpAddr::from([10, 13, 0, 1]));

@@ -109,13 +109,36 @@ pub enum SocketsError {
     Link(#[from] LinkError),
 }
 
-/// Attaches every program to the cgroup that was found fit, or renews those that are there. On failure none is left.
+impl SocketsError {
+    /// Whether it may be over in a while, rather than lie in how this node is: for want of memory, say.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::Probe { .. } | Self::Attach { .. } | Self::Program(_) | Self::Link(_) => true,
+            Self::NoCgroup2
+            | Self::Cgroup { .. }
+            | Self::NotCgroup2 { .. }
+            | Self::NoCookie(_)
+            | Self::NoHook { .. }
+            | Self::Taken { .. } => false,
+        }
+    }
+}
+
+/// Attaches every program to the cgroup that was found fit, or renews those that are there. On failure all are there, be it an
+/// earlier daemon's, which serve by the same maps, or none.
 pub fn attach(programs: &mut Programs, pins: &PinDir, place: &Place) -> Result<(), SocketsError> {
     let attached = attach_all(programs, pins, place);
-    if attached.is_err() {
+    if attached.is_err() && !has_all(pins) {
         detach(pins)?;
     }
     attached
+}
+
+/// Whether the programs of all hooks are pinned.
+#[must_use]
+pub fn has_all(pins: &PinDir) -> bool {
+    SocketHook::ALL.iter().all(|&hook| pins.socket_link(hook).exists())
 }
 
 fn attach_all(
@@ -129,13 +152,22 @@ fn attach_all(
     SocketHook::ALL.into_iter().try_for_each(|hook| {
         let program = programs.socket(hook)?;
         let path = pins.socket_link(hook);
-        if let Ok(link) = sys::object_get(&path, Access::ReadWrite) {
-            let is_this =
-                sys::cgroup_link_info(link.as_fd()).is_ok_and(|info| info == Some((id, hook.number())));
-            if is_this && sys::link_update(link.as_fd(), program).is_ok() {
-                return Ok(());
+        let attach_error = |source| SocketsError::Attach { hook, source };
+        match sys::object_get(&path, Access::ReadWrite) {
+            Ok(link) => {
+                let info = sys::cgroup_link_info(link.as_fd()).map_err(attach_error)?;
+                if info == Some((id, hook.number())) {
+                    match sys::link_update(link.as_fd(), program) {
+                        Ok(()) => return Ok(()),
+                        // Somebody has detached it.
+                        Err(error) if matches!(error.errno(), Some(libc::ENOLINK | libc::ENOENT)) => {}
+                        Err(source) => return Err(attach_error(source)),
+                    }
+                }
+                unpin(&path)?;
             }
-            unpin(&path)?;
+            Err(error) if error.errno() == Some(libc::ENOENT) => {}
+            Err(source) => return Err(attach_error(source)),
         }
         let link =
             sys::cgroup_link_create(program, directory.as_fd(), hook.number()).map_err(

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::model::{
     Endpoint, EndpointSlice, Hints, NamespacedName, ObjectKind, ObjectRef, Origin, Place, SliceMetadata,
-    SlicePort, SourceCluster, check_cluster_name, is_passed_over, origin, own_name_told,
+    SlicePort, SourceCluster, check_cluster_name, check_imported_name, is_passed_over, origin, own_name_told,
 };
 use k8s_openapi::api::discovery::v1 as api;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -62,11 +62,12 @@ pub fn slice(object: &api::EndpointSlice, cluster_name: &str) -> Option<Endpoint
     })
 }
 
-/// Annotations hold any text, and whoever may write a slice chooses it: what could be no cluster's name names none. It would
+/// Annotations hold any text, and whoever may write a slice chooses it: what could be no cluster's name, or is a word of
+/// `mcs-proxy.io/clusters`, names none. It would
 /// stand in tables, logs and metrics, and in no list of the operator's.
 fn with_a_fit_name(source: SourceCluster, report: &mut Report) -> SourceCluster {
     let SourceCluster::Remote(name) = &source else { return source };
-    let Err(rule) = check_cluster_name(name) else { return source };
+    let Err(rule) = check_imported_name(name) else { return source };
     report.add(
         "metadata",
         format!("the importer names its cluster `{}`: {rule}", shown(name)),

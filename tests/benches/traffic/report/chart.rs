@@ -106,6 +106,7 @@ fn arm_svg(arm: Arm, height: f64, points: impl Iterator<Item = (f64, f64)>) -> S
 const fn colour(arm: Arm) -> &'static str {
     match arm {
         Arm::Direct => "#999999",
+        Arm::Empty => "#56b4e9",
         Arm::KubeProxyNftables => "#e69f00",
         Arm::KubeProxyIptables => "#d55e00",
         Arm::Packet => "#0072b2",

@@ -67,13 +67,24 @@ fn what_can_be_no_clusters_name_names_none_and_is_told_harmlessly() {
             ),
         ]))
     };
-    for name in ["Local; rm \u{1b}[31mRED\nx", "UPPER", "-x", "a,b", &"a".repeat(64)] {
+    for (name, words) in [
+        ("Local; rm \u{1b}[31mRED\nx", "has at most 63"),
+        ("UPPER", "has at most 63"),
+        ("-x", "has at most 63"),
+        ("a,b", "has at most 63"),
+        (&"a".repeat(64), "has at most 63"),
+        ("local", "its cluster `local`: in mcs-proxy.io/clusters"),
+        ("others", "its cluster `others`: in mcs-proxy.io/clusters"),
+    ] {
         let slice = from(name);
-        assert_eq!((&slice.source, &slice.misnamed), (&SourceCluster::Unknown, &None), "{name}");
+        assert_eq!(slice.source, SourceCluster::Unknown, "{name}");
+        // Here it is this cluster's, too, which may be called by a word.
+        let told = words.starts_with("its cluster").then_some(name);
+        assert_eq!(slice.misnamed.as_deref(), told);
         assert_eq!(slice.endpoints.len(), 2);
         let [problem] = slice.problems.as_slice() else { panic!("{:?}", slice.problems) };
         let told = problem.to_string();
-        assert!(told.contains("serve-mvgj7") && told.contains("has at most 63"), "{told}");
+        assert!(told.contains("serve-mvgj7") && told.contains(words), "{told}");
         assert!(!told.contains(char::is_control), "{told:?}");
     }
     let slice = from("member1");
