@@ -8,10 +8,7 @@ use object::{
     Endianness, elf,
     read::elf::{FileHeader, ProgramHeader},
 };
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 /// Command lines that take no node and no rights, and what they print among other things.
 const LINES: [(&str, &str); 4] = [
@@ -27,7 +24,7 @@ pub(super) fn run(workspace: &Path, arch: Architecture, program: &Path) -> Resul
     let bytes = fs::read(program).with_context(|| program.display().to_string())?;
     look(&bytes, arch).with_context(|| program.display().to_string())?;
     let emulator = if arch == Architecture::OURS { None } else { Some(setup::emulator(workspace)?) };
-    call(workspace, emulator, program)
+    call(workspace, emulator.as_deref(), program)
 }
 
 /// An image of it alone has no other file that it could need.
@@ -44,9 +41,9 @@ fn look(program: &[u8], arch: Architecture) -> Result<()> {
     Ok(())
 }
 
-fn call(workspace: &Path, emulator: Option<PathBuf>, program: &Path) -> Result<()> {
+fn call(workspace: &Path, emulator: Option<&Path>, program: &Path) -> Result<()> {
     for (line, printed) in LINES {
-        let mut call = emulator.as_ref().map_or_else(
+        let mut call = emulator.map_or_else(
             || command(program),
             |emulator| {
                 let mut call = command(emulator);
@@ -113,8 +110,8 @@ mod tests {
         let silent = call(&workspace, None, Path::new("/bin/true")).unwrap_err().to_string();
         assert!(silent.starts_with("/bin/true --version: exit status: 0, and prints no \""), "{silent}");
         // As an emulator would be called.
-        let echo = Some(PathBuf::from("/bin/echo"));
-        let echoed = call(&workspace, echo, Path::new(VERSION)).unwrap_err().to_string();
+        let echo = Path::new("/bin/echo");
+        let echoed = call(&workspace, Some(echo), Path::new(VERSION)).unwrap_err().to_string();
         assert!(echoed.ends_with(&format!("but\n{VERSION} --help\n")), "{echoed}");
     }
 }
