@@ -32,7 +32,7 @@ pub(crate) struct Benches {
 struct TrafficOptions {
     #[command(flatten)]
     options: Options,
-    /// Less than three minutes in place of less than an hour: 1 and 1,000 Services, fewer rounds
+    /// Less than three minutes in place of less than half an hour: 1 and 1,000 Services, fewer rounds
     #[arg(long)]
     quick: bool,
     /// These alone, of direct, empty, kube-proxy-nftables, kube-proxy-iptables, packet, redirect, socket; separated by commas

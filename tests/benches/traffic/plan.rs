@@ -27,7 +27,7 @@ pub(crate) struct Size {
 }
 
 impl Plan {
-    /// The quick one takes less than three minutes, the other less than an hour.
+    /// The quick one takes less than three minutes, the other less than half an hour.
     pub(crate) fn new(options: &Options) -> Self {
         let quick = options.quick;
         let sizes: &[(u32, u32)] = if quick {
