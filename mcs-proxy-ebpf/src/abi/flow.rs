@@ -213,8 +213,8 @@ impl FlowState {
         self.0 & other.0 == other.0
     }
 
-    /// The daemon has ended it (`state: drop`): its pod's next packet is answered by a RST, or is one. No flow begins with both bits, so
-    /// that they are free to mean this, and packets to oneself leave the way that is fast at the first of them.
+    /// The daemon has ended it (`state: drop`): its pod's next packet is answered by a RST, or is one. No flow begins with
+    /// both bits, so that they are free to mean this, and packets to oneself leave the way that is fast at the first of them.
     pub const CUT: Self = Self(Self::HAIRPIN.0 | Self::ON_LINK.0);
 
     #[inline(always)]

@@ -1,14 +1,14 @@
 //! mcs-proxy beside the real kube-proxy and beside no proxy at all, on one machine, in one run.
 //!
 //! Every arm has a node of its own, a network namespace with the pods `client` and `server` behind a veth each; all arms
-//! have the same Services, from one API server. Client and server are pinned to one core and speak in a closed loop for
-//! a slice of time: *crr* is connect, one byte there, one byte back, close; *rr* the two bytes alone, over one
+//! have the same Services, from one API server (into whose storage they are put, see [`objects`]). Client and server are
+//! pinned to one core and speak in a closed loop for a slice of time: *crr* is connect, one byte there, one byte back, close; *rr* the two bytes alone, over one
 //! connection; *throughput* one stream. One round is a slice of every arm, in an order that changes from round to
 //! round; what is compared are the slices of one round, and of these ratios the median over all rounds is told, with
 //! quartiles. While it is measured, API server, proxies and daemons are stopped (SIGSTOP): what they have programmed
 //! serves, and their own work disturbs nobody, kube-proxy's regular resynchronisation included.
 //!
-//! `direct` has no netfilter rule and no connection tracking, and neither have `packet`, `redirect` and `socket`; kube-proxy's arms
+//! `direct` has no netfilter rule and no connection tracking, and neither have `empty` and our own arms; kube-proxy's arms
 //! have both, as it needs them. kube-proxy's iptables mode runs over iptables-legacy where the kernel has it: its rules
 //! are looked through faster than those of iptables-nft.
 
